@@ -1,0 +1,72 @@
+# `make` alone prints what there is. Everything that is installed lands outside the clone (scripts/setup).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+include scripts/versions.env
+
+# Said after -race and before ./..., for example GOTESTFLAGS='-v -run Switchover'.
+GOTESTFLAGS ?=
+FUZZTIME ?= 20s
+
+# What a user's own program imports builds where that program is built.
+CROSS := linux darwin windows
+CROSS_PACKAGES := ./dcs/... ./patroni/... ./pooler/... ./envoyconf/... ./topology/...
+
+# What none of the packages that every application imports may reach, over any number of steps.
+LEAN_PACKAGES := ./dcs ./patroni ./pooler ./envoyconf ./topology
+UNREACHED := testing|net/http/pprof|expvar|google.golang.org/grpc|go.etcd.io/etcd/server/.*|github.com/(docker|moby|testcontainers|Shopify)/.*
+
+.PHONY: help demo setup test lint fmt arrows cross bench fuzz clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: setup ## start a whole stack on this machine, switch over, kill the primary, show what the clients saw
+	@export PGCONVOY_HOME="$$(scripts/setup --print-home)"; go run ./examples/quickstart
+
+setup: ## install PostgreSQL, Patroni, PgBouncer and Envoy, once (silent when all is there)
+	@scripts/setup
+
+test: ## every test, with real servers and the race detector; nothing may be skipped for want of a program
+	@scripts/setup --tests
+	@export PGCONVOY_HOME="$$(scripts/setup --print-home)" PGCONVOY_REQUIRE=1; \
+	  go test -race -count=1 -timeout=20m $(GOTESTFLAGS) ./...
+
+lint: ## formatting, vet, golangci-lint (the arrows between the packages too), go.mod, cross-builds
+	@bin="$$(scripts/setup --lint-tools)"; \
+	  bad="$$("$$bin/gofumpt-$(GOFUMPT_VERSION)" -l .)"; \
+	  if [[ -n $$bad ]]; then printf 'not formatted (make fmt):\n%s\n' "$$bad" >&2; exit 1; fi; \
+	  go vet ./...; \
+	  "$$bin/golangci-lint-$(GOLANGCI_LINT_VERSION)" run ./...; \
+	  go mod tidy -diff
+	@$(MAKE) --no-print-directory arrows cross
+
+fmt: ## format all Go files
+	@bin="$$(scripts/setup --lint-tools)"; "$$bin/golangci-lint-$(GOLANGCI_LINT_VERSION)" fmt ./...
+
+arrows: ## what the lean packages must never reach, by any path
+	@reached="$$(go list -deps $(LEAN_PACKAGES) | grep -Ex '$(UNREACHED)' || true)"; \
+	  if [[ -n $$reached ]]; then printf 'reached by $(LEAN_PACKAGES):\n%s\n' "$$reached" >&2; exit 1; fi
+
+cross: ## build the packages that applications import for other systems
+	@for os in $(CROSS); do \
+	  echo "cross: $$os/amd64"; \
+	  GOOS=$$os GOARCH=amd64 go build $(CROSS_PACKAGES); \
+	done
+
+bench: setup ## every benchmark, once
+	@export PGCONVOY_HOME="$$(scripts/setup --print-home)"; go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	@list="$$(go test -list '^Fuzz' ./...)"; \
+	  awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i] } /^(ok|\?)/ { n = 0 }' <<<"$$list" | \
+	  while read -r package target; do \
+	    echo "fuzz: $$package $$target"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	  done
+
+clean: ## remove what builds and tests leave in the clone; the installed programs stay (scripts/setup --print-home)
+	@rm -f quickstart convoy *.test *.out *.prof
+	@go clean -testcache

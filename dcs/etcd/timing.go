@@ -1,0 +1,39 @@
+package etcd
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// backoff is the wait after the nth failure in a row.
+func backoff(n int) time.Duration {
+	d := maxBackoff
+	if n < 10 {
+		d = min(maxBackoff, minBackoff<<(n-1))
+	}
+	return d/2 + rand.N(d/2)
+}
+
+// jitter spreads an interval a little, so that many watches do not read in step.
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
+
+// passed reports whether at is set and not in the future.
+func passed(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// earliest of the moments that are set; an hour from now if none is.
+func earliest(moments ...time.Time) time.Time {
+	first := time.Now().Add(time.Hour)
+	for _, at := range moments {
+		if !at.IsZero() && at.Before(first) {
+			first = at
+		}
+	}
+	return first
+}

@@ -1,0 +1,304 @@
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/pgconvoy/pgconvoy/dcs"
+)
+
+const (
+	// A read without an answer for this long makes the content stale. The read goes on.
+	patience = time.Second
+	// While there is no answer, connecting is tried again at this interval. (gRPC's own grows to two minutes.)
+	redialEvery = 200 * time.Millisecond
+	// Bounds of the wait between two failed attempts.
+	minBackoff, maxBackoff = 50 * time.Millisecond, time.Second
+)
+
+// Watch implements [dcs.Reader]: a linearizable read, then the events that follow its revision.
+//
+// It re-reads at every Reconfirm, at once when the connection is lost, after a compaction, and when the stream ends;
+// and it opens another stream when the present one has not come as far as a read did within Timeout. If the store
+// itself was replaced by an older copy (restored from a backup), the content becomes what the store now says.
+func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
+	return func(yield func(dcs.Snapshot, error) bool) {
+		var last dcs.Snapshot
+		if err := dcs.CheckKey("dir", dir); err != nil {
+			yield(last, err)
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		// A goroutine follows the store while the consumer works, so that a slow one finds the newest.
+		c, wait := dcs.Latest(func(yield func(dcs.Snapshot, error) bool) {
+			w := watch{s: s, dir: dir, publish: func(snap dcs.Snapshot) { yield(snap, nil) }}
+			err := w.run(ctx)
+			yield(w.snap, err)
+		})
+		defer func() { _ = wait() }()
+		defer cancel()
+		for last = range c {
+			if !yield(last, nil) {
+				return
+			}
+		}
+		yield(last, wait())
+	}
+}
+
+// watch is the state of one Watch. One goroutine owns it.
+type watch struct {
+	s       *Store
+	dir     string
+	publish func(dcs.Snapshot) // never blocks
+
+	snap dcs.Snapshot
+	base int64 // revision of the last read that snap is made from
+	seen int64 // highest revision in snap
+
+	stream         *stream // nil: none
+	streamFailures int
+	streamSince    time.Time // when the server confirmed it; zero: not yet
+
+	reading      bool
+	readSince    time.Time
+	readFailures int
+	readSeen     int64             // seen when the read began
+	during       []*clientv3.Event // what came while it was under way
+	reads        chan result       // its outcome; room for one
+
+	// Moments at which something is due; zero: never.
+	readAt     time.Time // the next read
+	waitAt     time.Time // the present read should have been answered
+	progressAt time.Time // the stream should have come as far as base
+
+	tasks sync.WaitGroup
+}
+
+type result struct {
+	content
+	err error
+}
+
+// run follows the store until ctx ends or there is no hope. The error is never nil.
+func (w *watch) run(ctx context.Context) error {
+	parent := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		w.closeStream()
+		w.tasks.Wait()
+	}()
+	defer cancel()
+	w.reads = make(chan result, 1)
+	lost := w.connectionLost(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	w.readAt = time.Now()
+	for {
+		if err := context.Cause(parent); err != nil {
+			return err
+		}
+		w.due(ctx, time.Now())
+		next := w.readAt
+		if w.reading { // the next one is not due before the present one has come back
+			next = w.waitAt
+		}
+		timer.Reset(time.Until(earliest(next, w.progressAt)))
+		var opened chan clientv3.WatchChan
+		var events clientv3.WatchChan
+		if w.stream != nil {
+			if events = w.stream.events; events == nil {
+				opened = w.stream.opened
+			}
+		}
+		var err error
+		select {
+		case <-ctx.Done():
+		case <-w.s.client.Ctx().Done():
+			return fmt.Errorf("etcd: watch %s: the client was closed", w.dir)
+		case resp, ok := <-events:
+			err = w.received(resp, ok)
+		case r := <-w.reads:
+			err = w.read(ctx, r)
+		case w.stream.events = <-opened:
+		case <-lost:
+			w.readAt = time.Now()
+		case <-timer.C:
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// due does what is due.
+func (w *watch) due(ctx context.Context, now time.Time) {
+	if passed(w.progressAt, now) {
+		w.streamFailed()
+	}
+	if passed(w.readAt, now) && !w.reading {
+		w.startRead(ctx, now)
+	}
+	if w.reading && passed(w.waitAt, now) {
+		if w.snap.Stale == nil && now.Sub(w.readSince) >= patience {
+			w.stale(fmt.Errorf("etcd: read %s: no answer for %v%s", w.dir, patience, w.s.connection()))
+		}
+		w.s.redial()
+		w.waitAt = now.Add(redialEvery)
+	}
+}
+
+func (w *watch) startRead(ctx context.Context, now time.Time) {
+	w.reading, w.readSeen, w.during = true, w.seen, nil
+	w.readAt, w.readSince, w.waitAt = time.Time{}, now, now.Add(redialEvery)
+	st := w.stream
+	w.tasks.Go(func() {
+		// Require a leader: without one the answer is an error and not silence.
+		ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), w.timeout())
+		defer cancel()
+		c, err := w.s.read(ctx, w.dir)
+		w.reads <- result{c, err}
+		if err == nil && st != nil {
+			st.progress(ctx) // must be answered with the read's revision or a later one
+		}
+	})
+}
+
+// read takes the outcome of a read.
+func (w *watch) read(ctx context.Context, r result) error {
+	during := w.during
+	w.reading, w.during, w.waitAt = false, nil, time.Time{}
+	if r.err != nil {
+		if ctx.Err() != nil {
+			return nil // the loop sees it
+		}
+		if hopeless(r.err) {
+			return r.err
+		}
+		w.readFailures++
+		w.readAt = time.Now().Add(backoff(w.readFailures))
+		w.stale(r.err)
+		w.s.redial()
+		return nil
+	}
+	w.readFailures = 0
+	w.readAt = time.Now().Add(jitter(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
+	if r.revision < w.readSeen {
+		// A linearizable read cannot be older than an event: the store was replaced by an older copy. A stream that
+		// waits for the next revision of the lost history would keep silent until the new one gets there.
+		w.closeStream()
+		w.base, w.seen = r.revision, r.revision
+		w.snap = w.snap.Renew(r.at, r.entries)
+	} else {
+		at := w.snap.At
+		w.base, w.seen = r.revision, r.revision
+		w.snap = w.snap.Renew(r.at, r.entries)
+		w.apply(during)
+		w.snap.At = later(at, r.at)
+	}
+	if w.stream == nil {
+		w.stream = w.s.open(ctx, dcs.Prefix(w.dir), w.seen+1)
+	}
+	w.progressAt = time.Now().Add(w.timeout())
+	w.publish(w.snap)
+	return nil
+}
+
+// received takes one response of the stream; ok is false when its channel is closed.
+func (w *watch) received(resp clientv3.WatchResponse, ok bool) error {
+	if err := resp.Err(); !ok || err != nil {
+		if hopeless(err) && !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
+			return fmt.Errorf("etcd: watch %s: %w", w.dir, err)
+		}
+		w.streamFailed()
+		return nil
+	}
+	if resp.Created {
+		w.streamSince = time.Now()
+	}
+	if resp.Created || resp.Header.GetRevision() >= w.base {
+		w.progressAt = time.Time{}
+	}
+	if w.reading {
+		w.during = append(w.during, resp.Events...)
+	}
+	if at, stale := time.Now(), w.snap.Stale; w.apply(resp.Events) {
+		if stale == nil {
+			w.snap.At = at
+		}
+		w.publish(w.snap)
+	}
+	return nil
+}
+
+// apply adds events to the content, unless they are in it already. At and Stale stay.
+func (w *watch) apply(events []*clientv3.Event) (changed bool) {
+	for _, e := range events {
+		if rev := e.Kv.ModRevision; rev <= w.base || rev < w.seen {
+			continue
+		}
+		w.seen, changed = e.Kv.ModRevision, true
+		if e.Type == mvccpb.Event_DELETE {
+			w.snap = w.snap.Without(string(e.Kv.Key))
+		} else {
+			w.snap = w.snap.With(entry(e.Kv))
+		}
+	}
+	return changed
+}
+
+// stale repeats the content with the reason why it is not confirmed.
+func (w *watch) stale(why error) {
+	w.snap.Stale = why
+	w.publish(w.snap)
+}
+
+// streamFailed drops the stream and reads again: at once if it had served for a while.
+func (w *watch) streamFailed() {
+	if !w.streamSince.IsZero() && time.Since(w.streamSince) > maxBackoff {
+		w.streamFailures = 0
+	}
+	w.closeStream()
+	w.readAt = time.Now()
+	if w.streamFailures++; w.streamFailures > 1 {
+		w.readAt = w.readAt.Add(backoff(w.streamFailures))
+	}
+}
+
+func (w *watch) closeStream() {
+	if w.stream != nil {
+		w.stream.close()
+	}
+	w.stream, w.streamSince, w.progressAt = nil, time.Time{}, time.Time{}
+}
+
+// connectionLost signals when the client has lost its connection: silence may have another reason, this one is known
+// at once.
+func (w *watch) connectionLost(ctx context.Context) <-chan struct{} {
+	lost := make(chan struct{}, 1)
+	conn := w.s.client.ActiveConnection()
+	w.tasks.Go(func() {
+		for state := conn.GetState(); conn.WaitForStateChange(ctx, state); {
+			was := state
+			if state = conn.GetState(); was == connectivity.Ready && state != was {
+				select {
+				case lost <- struct{}{}:
+				default:
+				}
+			}
+		}
+	})
+	return lost
+}
+
+func (w *watch) timeout() time.Duration { return cmp.Or(w.s.Timeout, defaultTimeout) }

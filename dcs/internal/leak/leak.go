@@ -1,0 +1,54 @@
+// Package leak finds goroutines that outlive a test.
+package leak
+
+import (
+	"bytes"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Check fails t, after its other clean-up, if goroutines that it started do not end within five seconds.
+// Call it first, and not from tests that run in parallel.
+func Check(t testing.TB) {
+	t.Helper()
+	before := goroutines()
+	t.Cleanup(func() {
+		var left []string
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			left = left[:0]
+			for id, stack := range goroutines() {
+				if _, ok := before[id]; !ok && !strings.Contains(stack, "testing.(*T)") {
+					left = append(left, stack)
+				}
+			}
+			if len(left) == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("%d goroutines left:\n\n%s", len(left), strings.Join(left, "\n\n"))
+				return
+			}
+		}
+	})
+}
+
+// goroutines returns the stack of each goroutine by its head, "goroutine 7".
+func goroutines() map[string]string {
+	buf := make([]byte, 1<<20)
+	for {
+		n := runtime.Stack(buf, true)
+		if n < len(buf) {
+			buf = buf[:n]
+			break
+		}
+		buf = make([]byte, 2*len(buf))
+	}
+	all := make(map[string]string)
+	for stack := range bytes.SplitSeq(buf, []byte("\n\n")) {
+		id, _, _ := strings.Cut(string(stack), " [")
+		all[id] = string(stack)
+	}
+	return all
+}

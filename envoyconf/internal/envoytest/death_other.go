@@ -1,0 +1,7 @@
+//go:build !linux
+
+package envoytest
+
+import "syscall"
+
+func pdeathsig() *syscall.SysProcAttr { return nil }

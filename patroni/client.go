@@ -1,0 +1,160 @@
+package patroni
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// ErrUnknown: the request was sent and its outcome is not known. Ask the cluster, not the server that did not answer.
+var ErrUnknown = errors.New("patroni: outcome unknown")
+
+// Error is a refusal by Patroni.
+type Error struct {
+	Method, URL string
+	Status      int    // HTTP status
+	Body        string // Patroni's own words
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("patroni: %s %s: %d %s", e.Method, e.URL, e.Status, strings.TrimSpace(e.Body))
+}
+
+// Unwrap tells an unknown outcome apart from a refusal: Patroni answers 503 also when it gave up waiting.
+func (e *Error) Unwrap() error {
+	if e.Status == http.StatusServiceUnavailable && strings.Contains(e.Body, "unknown") {
+		return ErrUnknown
+	}
+	return nil
+}
+
+// Client speaks to the REST API of any member. The zero value works. Reading needs no rights; Switchover, Restart,
+// PatchConfig and Wake need the API's credentials where it has any.
+type Client struct {
+	HTTP     *http.Client // nil: a client of its own without keep-alive (Patroni speaks HTTP/1.0)
+	Username string
+	Password Secret
+}
+
+// plain serves the zero Client. Patroni closes each connection after its answer.
+var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// Status is what a member says of itself. Absent parts are zero.
+type Status struct {
+	State     string `json:"state"`
+	Role      Role   `json:"role"`
+	Timeline  uint32 `json:"timeline"`
+	SystemID  string `json:"database_system_identifier"`
+	Server    int    `json:"server_version"` // 160004
+	Paused    bool   `json:"pause"`
+	Failsafe  bool   `json:"failsafe_mode_is_active"`
+	Unlocked  bool   `json:"cluster_unlocked"`
+	Sync      bool   `json:"sync_standby"`
+	Streaming string `json:"replication_state"`
+	Patroni   struct {
+		Version string `json:"version"`
+		Scope   string `json:"scope"`
+		Name    string `json:"name"`
+	} `json:"patroni"`
+}
+
+// Status asks a member about itself. api is Member.API.
+func (c *Client) Status(ctx context.Context, api string) (Status, error) {
+	var s Status
+	body, err := c.do(ctx, http.MethodGet, api+"/patroni", nil)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(body, &s); err != nil {
+		return s, fmt.Errorf("patroni: %s/patroni: %w", api, err)
+	}
+	if s.Role == "master" {
+		s.Role = RolePrimary
+	}
+	return s, nil
+}
+
+// Switchover asks for a planned change of the primary; send it to the leader itself, which acts at once. Patroni
+// answers when the leader key has moved, after up to 2*max(10 s, loop_wait): give ctx more. Success means that the
+// key names another member, not that this one is writable. An error that is not ErrUnknown is a refusal: nothing
+// happened.
+func (c *Client) Switchover(ctx context.Context, api, leader, candidate string) error {
+	v := map[string]string{"leader": leader}
+	if candidate != "" {
+		v["candidate"] = candidate
+	}
+	_, err := c.do(ctx, http.MethodPost, api+"/switchover", v)
+	return err
+}
+
+// Restart restarts a member's PostgreSQL and answers when it is up again.
+func (c *Client) Restart(ctx context.Context, api string) error {
+	_, err := c.do(ctx, http.MethodPost, api+"/restart", struct{}{})
+	return err
+}
+
+// PatchConfig merges patch into the dynamic configuration; a nil value removes a key.
+func (c *Client) PatchConfig(ctx context.Context, api string, patch map[string]any) error {
+	_, err := c.do(ctx, http.MethodPatch, api+"/config", patch)
+	return err
+}
+
+// Wake makes a member's Patroni look at once instead of at its next loop, by a change of the configuration that
+// changes nothing: it removes a key that is never there. Do not wake a paused cluster.
+func (c *Client) Wake(ctx context.Context, api string) error {
+	return c.PatchConfig(ctx, api, map[string]any{"pgconvoy_wake": nil})
+}
+
+func (c *Client) do(ctx context.Context, method, url string, v any) ([]byte, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Minute) // nobody waits for ever
+		defer cancel()
+	}
+	var body io.Reader
+	if v != nil {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return nil, fmt.Errorf("patroni: %w", err)
+	}
+	if v != nil {
+		req.Header.Set("Content-Type", "application/json")
+		if c.Username != "" {
+			req.SetBasicAuth(c.Username, string(c.Password))
+		}
+	}
+	client := c.HTTP
+	if client == nil {
+		client = plain
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		var op *net.OpError
+		if unsent := errors.As(err, &op) && op.Op == "dial"; unsent || method == http.MethodGet {
+			return nil, fmt.Errorf("patroni: %w", err)
+		}
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if resp.StatusCode >= 300 {
+		return nil, &Error{Method: method, URL: url, Status: resp.StatusCode, Body: string(b)}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s %s: %w", ErrUnknown, method, url, err)
+	}
+	return b, nil
+}

@@ -1,0 +1,67 @@
+package patroni
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+	"time"
+)
+
+// Phase says how far a leadership has come.
+type Phase int
+
+// The phases, in the order in which a new leader goes through them.
+const (
+	Unknown   Phase = iota // the store has not answered yet
+	Vacant                 // nobody holds the leader key
+	Elected                // a member holds the key; nothing more is known
+	Promoting              // the holder answers and is not proven writable yet
+	Writable               // the holder is proven to be a writable primary
+)
+
+func (p Phase) String() string {
+	return [...]string{"unknown", "vacant", "elected", "promoting", "writable"}[p]
+}
+
+// Proof is the present answer of one database server.
+type Proof struct {
+	Writable bool      // it is not in recovery
+	Timeline uint32    // a primary's, from the name of its WAL file; of a replica the one it streams, 0 when it does not
+	SystemID string    // its system identifier
+	At       time.Time // when the question was sent; zero: never asked
+	Err      error     // why there is no answer
+}
+
+// Prober asks one server again and again.
+//
+// Probe yields a level: the newest answer, at once when the server is lost. It goes on until the consumer leaves or
+// ctx ends; trouble is Proof.Err, never the end.
+type Prober interface {
+	Probe(ctx context.Context, addr netip.AddrPort) iter.Seq[Proof]
+}
+
+// Leadership says who leads a cluster and what is proven of it. It is a level: the last known state, always.
+type Leadership struct {
+	Phase  Phase
+	Member string         // the holder of the leader key; empty while vacant
+	Addr   netip.AddrPort // where poolers reach the present holder, or the last one while vacant
+	Epoch  Epoch          // the last proven one
+	Proof  Proof          // the server's present answer; it goes on while the key is vacant
+	API    string         // the holder's REST address; empty: none
+
+	Replicas []Replica // the replicas that follow, where the source looks at them
+
+	Paused bool          // Patroni is in maintenance mode: it will not fail over
+	TTL    time.Duration // how long a dead holder keeps the key
+	Reason string        // why the phase is what it is, for people
+	At     time.Time     // when the proof began (Writable), else when the store's content was confirmed
+	Stale  error         // why the store could not confirm this; nil: it is current
+}
+
+// Replica is a member that follows the leader.
+type Replica struct {
+	Member string
+	Addr   netip.AddrPort
+	Proof  Proof
+	Fresh  bool // it answers, and streams on the leader's timeline
+}

@@ -1,0 +1,113 @@
+package patroni
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// NodeConfig is the patroni.yml of one node. Fields that Patroni has and this type has not can be given in Extra.
+type NodeConfig struct {
+	Scope     string `json:"scope"`     // the cluster's name, without a slash
+	Namespace string `json:"namespace"` // "/service"
+	Name      string `json:"name"`      // the member's name, unique in the cluster
+
+	REST      RESTConfig      `json:"restapi"`
+	Etcd3     *Etcd3Config    `json:"etcd3,omitempty"`
+	Bootstrap BootstrapConfig `json:"bootstrap"`
+	Postgres  PostgresConfig  `json:"postgresql"`
+	Tags      map[string]any  `json:"tags,omitempty"`
+
+	Extra map[string]any `json:"-"` // further top-level keys
+}
+
+// RESTConfig is the node's REST API.
+type RESTConfig struct {
+	Listen         netip.AddrPort `json:"listen"`
+	ConnectAddress netip.AddrPort `json:"connect_address"`
+	Authentication *Credentials   `json:"authentication,omitempty"` // nil: unsafe calls need no password
+}
+
+// Credentials of one user.
+type Credentials struct {
+	Username string `json:"username"`
+	Password Secret `json:"password,omitempty"`
+}
+
+// Etcd3Config is the node's etcd, spoken to through its JSON gateway.
+type Etcd3Config struct {
+	Hosts    []string `json:"hosts"` // host:port
+	Protocol string   `json:"protocol,omitempty"`
+	Username string   `json:"username,omitempty"`
+	Password Secret   `json:"password,omitempty"`
+	CACert   string   `json:"cacert,omitempty"`
+	Cert     string   `json:"cert,omitempty"`
+	Key      string   `json:"key,omitempty"`
+}
+
+// BootstrapConfig says how a cluster comes into being. It is used once.
+type BootstrapConfig struct {
+	DCS           map[string]any `json:"dcs"`    // the first dynamic configuration
+	InitDB        []any          `json:"initdb"` // words, or maps of one option
+	PostBootstrap string         `json:"post_bootstrap,omitempty"`
+}
+
+// PostgresConfig is the node's PostgreSQL.
+type PostgresConfig struct {
+	Listen         netip.AddrPort    `json:"listen"`
+	ConnectAddress netip.AddrPort    `json:"connect_address"`
+	ProxyAddress   string            `json:"proxy_address,omitempty"` // where poolers reach it, if elsewhere
+	DataDir        string            `json:"data_dir"`
+	BinDir         string            `json:"bin_dir,omitempty"`
+	Pgpass         string            `json:"pgpass,omitempty"` // where Patroni keeps the passwords that it uses
+	Authentication Authentication    `json:"authentication"`
+	Parameters     map[string]string `json:"parameters,omitempty"`
+	HBA            []string          `json:"pg_hba,omitempty"`
+	BaseBackup     []any             `json:"basebackup,omitempty"` // options of pg_basebackup: words, or maps of one option
+	BeforeStop     string            `json:"before_stop,omitempty"`
+}
+
+// Authentication is whom Patroni logs in as.
+type Authentication struct {
+	Superuser   Credentials  `json:"superuser"`
+	Replication Credentials  `json:"replication"`
+	Rewind      *Credentials `json:"rewind,omitempty"`
+}
+
+// Validate refuses what Patroni would refuse, or silently misread, with the field's name.
+func (c NodeConfig) Validate() error {
+	var errs []error
+	need := func(ok bool, field, why string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("patroni: NodeConfig.%s %s", field, why))
+		}
+	}
+	need(c.Scope != "", "Scope", "is empty")
+	need(!strings.Contains(c.Scope, "/"), "Scope", fmt.Sprintf("%q has a slash; the namespace is a field of its own", c.Scope))
+	need(c.Name != "" && !strings.Contains(c.Name, "/"), "Name", fmt.Sprintf("%q is empty or has a slash", c.Name))
+	need(c.REST.Listen.IsValid(), "REST.Listen", "is not an address")
+	need(c.REST.ConnectAddress.IsValid(), "REST.ConnectAddress", "is not an address")
+	need(c.Postgres.Listen.IsValid(), "Postgres.Listen", "is not an address")
+	need(c.Postgres.ConnectAddress.IsValid(), "Postgres.ConnectAddress", "is not an address")
+	need(c.Postgres.DataDir != "", "Postgres.DataDir", "is empty")
+	need(c.Postgres.Authentication.Superuser.Username != "", "Postgres.Authentication.Superuser.Username", "is empty")
+	need(c.Postgres.Authentication.Replication.Username != "", "Postgres.Authentication.Replication.Username", "is empty")
+	need(c.Etcd3 != nil || len(c.Extra) > 0, "Etcd3", "is missing: a node needs a configuration store")
+	return errors.Join(errs...)
+}
+
+// YAML is the file's content. It holds passwords: write it with mode 0600.
+func (c NodeConfig) YAML() ([]byte, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	b, err := yaml.Marshal(c)
+	if err != nil || len(c.Extra) == 0 {
+		return b, err
+	}
+	extra, err := yaml.Marshal(c.Extra)
+	return append(b, extra...), err
+}

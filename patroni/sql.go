@@ -1,0 +1,143 @@
+package patroni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// SQL is the Prober that asks PostgreSQL itself, over one connection that stays open: the end of the connection tells
+// of a crash at once, a bound on each query tells of a server that hangs.
+//
+// Rights: to log in, and pg_monitor for the timeline of a replica. [SQL.Checkpoint] needs pg_checkpoint (PostgreSQL
+// 15) or a superuser.
+type SQL struct {
+	Connect Connect       // required
+	Bound   time.Duration // how long a connect or a query may take before the server counts as lost; 0: 1 s
+	Rest    time.Duration // how often a server is asked when nothing happens; 0: 250 ms
+}
+
+// question asks everything in one query, so that the answer is from one moment.
+const question = `SELECT r, (SELECT system_identifier FROM pg_control_system()),
+CASE WHEN r THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'), 0)
+ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END
+FROM (SELECT pg_is_in_recovery() AS r OFFSET 0) s`
+
+// eager is the shortest interval: a server that was just elected is asked this often until it is writable.
+const eager = 3 * time.Millisecond
+
+// Probe implements Prober. Until the server is writable it is asked at a fiftieth of the time already waited, so that
+// the wait is never prolonged by more than that.
+func (s *SQL) Probe(ctx context.Context, addr netip.AddrPort) iter.Seq[Proof] {
+	return func(yield func(Proof) bool) {
+		var l *link
+		var stop func() bool
+		drop := func() {
+			if l != nil {
+				stop()
+				l.close()
+				l = nil
+			}
+		}
+		defer func() { drop() }()
+		since := time.Now()
+		for ctx.Err() == nil {
+			p := Proof{At: time.Now()}
+			if l == nil {
+				dctx, cancel := context.WithTimeout(ctx, s.bound())
+				conn, err := dial(dctx, s.Connect, addr)
+				cancel()
+				if err == nil {
+					l = conn
+					stop = context.AfterFunc(ctx, conn.close)
+				} else {
+					p.Err = fmt.Errorf("patroni: no connection to %s: %w", addr, err)
+				}
+			}
+			if l != nil {
+				p.At = time.Now()
+				s.ask(l, &p)
+				if p.Err != nil {
+					p.Err = fmt.Errorf("patroni: no answer from %s: %w", addr, p.Err)
+					drop()
+				}
+			}
+			if ctx.Err() != nil || !yield(p) {
+				return
+			}
+			if p.Writable {
+				since = time.Time{}
+			} else if since.IsZero() {
+				since = time.Now() // just lost: be eager again
+			}
+			pause := s.rest()
+			if !since.IsZero() {
+				pause = min(max(time.Since(since)/50, eager), pause)
+			}
+			if l == nil {
+				select {
+				case <-ctx.Done():
+				case <-time.After(pause):
+				}
+				continue
+			}
+			if err := l.wait(pause); err != nil {
+				drop()
+				lost := Proof{At: time.Now(), Err: fmt.Errorf("patroni: connection to %s lost: %w", addr, err)}
+				if ctx.Err() != nil || !yield(lost) {
+					return
+				}
+				since = time.Now()
+			}
+		}
+	}
+}
+
+func (s *SQL) ask(l *link, p *Proof) {
+	row, err := l.query(question, s.bound())
+	if err != nil {
+		p.Err = err
+		return
+	}
+	if len(row) != 3 {
+		p.Err = errors.New("an answer without the three columns that were asked for")
+		return
+	}
+	timeline, err := strconv.ParseInt(row[2], 10, 64)
+	if err != nil {
+		p.Err = err
+		return
+	}
+	p.Writable, p.SystemID, p.Timeline = row[0] == "f", row[1], uint32(timeline)
+}
+
+// Checkpoint makes the server write its dirty buffers, so that stopping or promoting it is short. Bounded by ctx.
+func (s *SQL) Checkpoint(ctx context.Context, addr netip.AddrPort) error {
+	conn, err := s.Connect(ctx, addr)
+	if err != nil {
+		return fmt.Errorf("patroni: checkpoint on %s: %w", addr, err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "CHECKPOINT").ReadAll(); err != nil {
+		return fmt.Errorf("patroni: checkpoint on %s: %w", addr, err)
+	}
+	return nil
+}
+
+func (s *SQL) bound() time.Duration {
+	if s.Bound > 0 {
+		return s.Bound
+	}
+	return time.Second
+}
+
+func (s *SQL) rest() time.Duration {
+	if s.Rest > 0 {
+		return s.Rest
+	}
+	return 250 * time.Millisecond
+}

@@ -1,0 +1,211 @@
+package pooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Hold makes new transactions wait and returns nil when no server connection is in use any more. It is idempotent:
+// a pooler that is held already is success once it is drained.
+//
+// The pooler is held from the moment the PAUSE is sent, before Hold returns, and stays held when ctx ends: the error
+// then wraps ctx's, and a Route, or a RESUME by hand, lets it go. A session-mode client that stays connected, or an
+// open transaction, keeps a drain waiting as long as it lasts. ErrReleased: somebody resumed the pooler meanwhile.
+// A restart of PgBouncer loses the hold.
+func (l *Local) Hold(ctx context.Context) error {
+	s, err := l.open(ctx, "hold")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	file, err := os.ReadFile(l.Config)
+	if err != nil {
+		return s.fail(err, "")
+	}
+	f, err := readTarget(file, l.Databases)
+	if err != nil {
+		return s.fail(err, "")
+	}
+	v := live{scope: f.scope()}
+	if err := s.lookAgain(ctx, f, &v); err != nil {
+		return s.fail(err, "")
+	}
+	if v.global == "suspended" {
+		return s.fail(errors.New("the pooler is suspended"), "RESUME it first")
+	}
+	if v.drained() {
+		return nil
+	}
+	p := &pauses{answers: make(chan int, len(l.Databases)+1)}
+	defer p.end()
+	if !v.heldWhole() {
+		if err := s.awaitLogins(ctx, &v); err != nil {
+			return s.fail(err, "nothing was held")
+		}
+		if err := p.send(ctx, s, &v); err != nil {
+			return s.fail(err, "nothing was held")
+		}
+	}
+	return s.awaitDrain(ctx, f, &v, p)
+}
+
+// awaitLogins waits, bounded, for a moment without a server connection in login.
+func (s *session) awaitLogins(ctx context.Context, v *live) error {
+	wait := s.l.LoginWait
+	if wait == 0 {
+		wait = 200 * time.Millisecond
+	}
+	for end := time.Now().Add(wait); v.logins > 0 && time.Now().Before(end); {
+		if err := sleep(ctx, 2*time.Millisecond); err != nil {
+			return fmt.Errorf("PAUSE: not sent: %w", err)
+		}
+		if err := s.lookActivity(ctx, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pauses are the blocking PAUSE commands of one Hold, each on a console connection of its own, since nothing else
+// can be asked there before the answer, which may never come.
+type pauses struct {
+	consoles []*Console // nil once answered
+	results  []error    // by console, valid once answered
+	answers  chan int   // index of a console that was answered; buffered for all
+	wait     sync.WaitGroup
+}
+
+// send starts one PAUSE, or one for each database that is not paused. The session's own console carries the first,
+// so that the hold begins as soon as can be; the session is left without one.
+func (p *pauses) send(ctx context.Context, s *session, v *live) error {
+	commands := [][]string{nil}
+	if len(s.l.Databases) > 0 {
+		commands = nil
+		for _, name := range v.unpaused {
+			commands = append(commands, []string{name})
+		}
+	}
+	for range commands[1:] {
+		c, err := s.dial(ctx)
+		if err != nil {
+			return err
+		}
+		p.consoles = append(p.consoles, c)
+	}
+	p.consoles = append(p.consoles, s.console)
+	s.console = nil
+	p.results = make([]error, len(commands))
+	for i, args := range commands {
+		c := p.consoles[i]
+		p.wait.Go(func() {
+			p.results[i] = c.Exec(ctx, "PAUSE", args...)
+			p.answers <- i
+		})
+	}
+	return nil
+}
+
+// end closes the connections, which undoes nothing, and waits for the goroutines.
+func (p *pauses) end() {
+	for _, c := range p.consoles {
+		if c != nil {
+			_ = c.conn.Close() // not Close: a goroutine still uses it
+		}
+	}
+	p.wait.Wait()
+}
+
+// awaitDrain returns when the pooler is drained. It looks when a PAUSE is answered, and now and then, because an
+// answer may never come (somebody resumed) or mean something else (any completion answers every waiting console).
+func (s *session) awaitDrain(ctx context.Context, f targetFile, v *live, p *pauses) error {
+	seenHeld := v.heldWhole()
+	pending := len(p.consoles)
+	for tick := time.Millisecond; ; tick = min(2*tick, 50*time.Millisecond) {
+		timer := time.NewTimer(tick)
+		select {
+		case i := <-p.answers:
+			pending--
+			if err := p.results[i]; err != nil && !alreadyPaused(err) {
+				timer.Stop()
+				return s.holdFailed(ctx, v, err)
+			}
+			if s.console == nil { // an answered console is as good as a new one
+				s.console = p.consoles[i]
+			} else {
+				_ = p.consoles[i].Close()
+			}
+			p.consoles[i] = nil
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if err := ctx.Err(); err != nil {
+			return s.holdFailed(ctx, v, err)
+		}
+		if s.console == nil {
+			c, err := s.dial(ctx)
+			if err != nil {
+				return s.holdFailed(ctx, v, err)
+			}
+			s.console = c
+		}
+		if err := s.lookAgain(ctx, f, v); err != nil {
+			return s.holdFailed(ctx, v, err)
+		}
+		switch {
+		case v.drained():
+			return nil
+		case v.heldWhole():
+			seenHeld = true
+		case seenHeld || pending == 0:
+			return s.fail(ErrReleased, "")
+		}
+	}
+}
+
+// lookAgain reads what changes during a hold.
+func (s *session) lookAgain(ctx context.Context, f targetFile, v *live) error {
+	if len(s.l.Databases) > 0 {
+		if err := s.lookDatabases(ctx, f, v); err != nil {
+			return err
+		}
+	}
+	return s.lookActivity(ctx, v)
+}
+
+// holdFailed is the error of a Hold that has sent its PAUSE. An ended context is named with what it waited for.
+func (s *session) holdFailed(ctx context.Context, v *live, err error) error {
+	const hint = "the pooler stays held; Route or RESUME lets it go"
+	if ctx.Err() == nil {
+		return s.fail(err, hint)
+	}
+	parts := []string{}
+	for _, name := range slices.Sorted(maps.Keys(v.inUse)) {
+		parts = append(parts, fmt.Sprintf("%d of %s", v.inUse[name], name))
+	}
+	return s.fail(fmt.Errorf("PAUSE sent, not drained: server connections in use: %s: %w", strings.Join(parts, ", "), ended(ctx)), hint)
+}
+
+func alreadyPaused(err error) bool {
+	refused, ok := errors.AsType[*CommandError](err)
+	return ok && strings.Contains(refused.Message, "already suspended/paused")
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ended(ctx)
+	}
+}

@@ -1,0 +1,328 @@
+package pooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/atomicfile"
+)
+
+// Route points the pooler at a target and lets it go: on nil, every database that matters has the target in the
+// running pooler, no server connection to another address is left, and nothing is held. The caller has proven the
+// target. It is idempotent, and works while a Hold waits for a drain that never comes (that Hold returns
+// [ErrReleased]).
+//
+// In this order: the file is replaced by one rename, RELOAD, the running pooler is asked whether it has the target,
+// transactions on servers of other addresses are ended, RESUME, and it is asked again. Idle servers of old addresses
+// close by themselves. A transaction that is still open on an old server is on a machine that is the primary no
+// more: its client, and only that one, is disconnected ("admin forced disconnect"), whether the pooler was held or
+// not, as soon as the target is live. Only where Route finds the pooler neither held nor on another target is nobody
+// disconnected: it waits, bounded by Timeout.
+//
+// PgBouncer before 1.24 cannot disconnect one client. There Route waits for such a transaction, bounded by Timeout,
+// then resumes and returns [ErrLeftover].
+//
+// A target without hosts refuses: waiting clients are disconnected, and later ones get an error instead of waiting
+// for query_wait_timeout, until the next Route. (For that Route also SETs query_wait_timeout where it governs the
+// whole pooler; with Databases, the first client of a user may wait for its query_wait_timeout.)
+//
+// After an error before the verification nothing was resumed. [ErrShuttingDown]: PgBouncer is going away and refuses
+// a global RESUME.
+func (l *Local) Route(ctx context.Context, to Target) error {
+	to, err := to.normal()
+	if err != nil {
+		return (&session{l: l, op: "route"}).fail(err, "")
+	}
+	s, err := l.open(ctx, "route")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return s.fail(s.route(ctx, to), "")
+}
+
+func (s *session) route(ctx context.Context, to Target) error {
+	r := route{session: s, to: to}
+	if err := r.look(ctx); err != nil {
+		return err
+	}
+	if err := r.install(ctx); err != nil {
+		return err
+	}
+	leftover := r.endOld(ctx)
+	if leftover != nil && !errors.Is(leftover, ErrLeftover) {
+		return leftover
+	}
+	if to.Refuses() {
+		if err := r.refuseFast(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.resume(ctx); err != nil {
+		return err
+	}
+	if leftover != nil {
+		return leftover
+	}
+	if to.Refuses() {
+		if err := r.endWaiting(ctx); err != nil {
+			return err
+		}
+	}
+	return r.awaitGone(ctx)
+}
+
+// route is one call of Route.
+type route struct {
+	*session
+	to     Target
+	file   targetFile
+	before live // as it was found
+	now    live // as it was last looked at
+	ending bool // clients on old servers may be disconnected
+}
+
+// look finds out where the pooler is now and renders the new file without writing it.
+func (r *route) look(ctx context.Context) error {
+	file, err := os.ReadFile(r.l.Config)
+	if err != nil {
+		return err
+	}
+	if _, err := Rewrite(file, r.l.Databases, r.to); err != nil {
+		return err
+	}
+	if r.file, err = readTarget(file, r.l.Databases); err != nil {
+		return err
+	}
+	if r.before, err = r.session.look(ctx, r.file); err != nil {
+		return err
+	}
+	if r.before.foreign != "" && r.file.includes { // without includes the RELOAD drops it
+		return r.fail(fmt.Errorf("%w: database %q is not in the [databases] section of the file itself", ErrInvalid, r.before.foreign),
+			"move its line into the file, or name the databases in Local.Databases")
+	}
+	r.now = r.before
+	r.ending = r.before.held() || !r.before.known || !r.before.target.SameHosts(r.to)
+	return nil
+}
+
+// install makes the target live: write, RELOAD, verify. What is in place already is not done again.
+func (r *route) install(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("nothing was written: %w", ended(ctx))
+	}
+	moved := false
+	_, err := atomicfile.Update(r.l.Config, func(old []byte) ([]byte, error) {
+		f, err := readTarget(old, r.l.Databases)
+		if err != nil {
+			return nil, err
+		}
+		moved = !f.known || !f.target.SameHosts(r.to)
+		return Rewrite(old, r.l.Databases, r.to)
+	})
+	if err != nil {
+		return r.fail(fmt.Errorf("write the new target: %w", err), "the directory of the file must be writable")
+	}
+	if !moved && r.before.known && r.before.target.SameHosts(r.to) {
+		return nil
+	}
+	if err := r.exec(ctx, "RELOAD"); err != nil {
+		return r.fail(err, "the file has the new target; PgBouncer's log says what it dislikes")
+	}
+	if err := r.lookDatabases(ctx, r.file, &r.now); err != nil {
+		return err
+	}
+	if r.now.reason != "" || !r.now.known || !r.now.target.SameHosts(r.to) {
+		reason := r.now.reason
+		if reason == "" {
+			reason = "it has " + r.now.target.hosts()
+		}
+		return r.fail(fmt.Errorf("RELOAD: %w %s: %s", ErrNotApplied, r.to.hosts(), reason),
+			"PgBouncer's log says what it dislikes in the file")
+	}
+	return nil
+}
+
+// endOld ends the transactions on servers of addresses that are not the target's.
+func (r *route) endOld(ctx context.Context) error {
+	able := r.ending && versionAtLeast(r.console.Version(), 1, 24)
+	for end := time.Now().Add(r.l.timeout()); ; {
+		old, err := r.oldServers(ctx, "active")
+		if err != nil || len(old) == 0 {
+			return err
+		}
+		if able {
+			if err := r.killClients(ctx, linkedTo(old)); err != nil {
+				return err
+			}
+		}
+		if old, err = r.oldServers(ctx, "active"); err != nil || len(old) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			hint := "end these transactions, or look at SHOW SERVERS"
+			if r.ending && !able {
+				hint = "PgBouncer " + r.console.Version() + " cannot end one client; 1.24 and later can"
+			}
+			return r.fail(fmt.Errorf("%w: %s", ErrLeftover, describe(old)), hint)
+		}
+		if err := sleep(ctx, 2*time.Millisecond); err != nil {
+			return fmt.Errorf("the target is live, nothing was resumed: %w", err)
+		}
+	}
+}
+
+// oldServers lists server connections to addresses that are not the target's, in any of the states.
+func (r *route) oldServers(ctx context.Context, states ...string) ([]SocketRow, error) {
+	rows, err := show[SocketRow](ctx, r.session, "SERVERS")
+	if err != nil {
+		return nil, err
+	}
+	var old []SocketRow
+	for _, row := range rows {
+		if r.now.matters(row.Database) && !r.to.has(row.address()) && slices.Contains(states, row.State) {
+			old = append(old, row)
+		}
+	}
+	return old, nil
+}
+
+// killClients disconnects the clients that want says, by the id that only SHOW CLIENTS knows.
+func (r *route) killClients(ctx context.Context, want func(client SocketRow) bool) error {
+	clients, err := show[SocketRow](ctx, r.session, "CLIENTS")
+	if err != nil {
+		return err
+	}
+	for _, c := range clients {
+		if !r.now.matters(c.Database) || !want(c) {
+			continue
+		}
+		err := r.exec(ctx, "KILL_CLIENT", c.ID)
+		if refused, ok := errors.AsType[*CommandError](err); ok && strings.Contains(refused.Message, "not found") {
+			continue // it left by itself
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func linkedTo(servers []SocketRow) func(SocketRow) bool {
+	links := map[string]bool{}
+	for _, s := range servers {
+		links[s.Link] = s.Link != ""
+	}
+	return func(client SocketRow) bool { return links[client.Ptr] }
+}
+
+// refuseFast bounds how long a client waits for the server that will never come. It lasts until the next RELOAD.
+// PgBouncer itself looks three times a second.
+func (r *route) refuseFast(ctx context.Context) error {
+	if len(r.l.Databases) > 0 {
+		return nil // the setting is global and belongs to others too
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.l.timeout())
+	defer cancel()
+	return r.console.Set(ctx, "query_wait_timeout", "0.05")
+}
+
+// endWaiting disconnects the clients that a hold had queued. PgBouncer itself would leave them until their
+// query_wait_timeout, since a refused connection fails only the clients that come after it.
+func (r *route) endWaiting(ctx context.Context) error {
+	able := versionAtLeast(r.console.Version(), 1, 24)
+	for end := time.Now().Add(min(time.Second, r.l.timeout())); ; {
+		if err := r.lookActivity(ctx, &r.now); err != nil {
+			return err
+		}
+		if r.now.waiting == 0 || time.Now().After(end) {
+			return nil
+		}
+		if able && r.now.logins == 0 {
+			if err := r.killClients(ctx, func(c SocketRow) bool { return c.State == "waiting" }); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := sleep(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// resume undoes every pause that concerns the databases that matter, and verifies it.
+func (r *route) resume(ctx context.Context) error {
+	for end := time.Now().Add(r.l.timeout()); ; {
+		if err := r.resumeOnce(ctx); err != nil {
+			return err
+		}
+		if err := r.lookDatabases(ctx, r.file, &r.now); err != nil {
+			return err
+		}
+		if err := r.lookActivity(ctx, &r.now); err != nil {
+			return err
+		}
+		if !r.now.held() {
+			return nil
+		}
+		if time.Now().After(end) {
+			return r.fail(errors.New("RESUME: somebody holds the pooler again and again"), "look for another agent or operator")
+		}
+	}
+}
+
+func (r *route) resumeOnce(ctx context.Context) error {
+	var stopping error
+	if r.now.global != "" {
+		err := r.exec(ctx, "RESUME")
+		refused, ok := errors.AsType[*CommandError](err)
+		switch {
+		case ok && strings.Contains(refused.Message, "not paused"): // somebody was faster
+		case ok && strings.Contains(refused.Message, "shutting down"):
+			stopping = r.fail(fmt.Errorf("%w: %w", ErrShuttingDown, err), "its waiting clients stay held until it is gone")
+		case err != nil:
+			return err
+		}
+	}
+	for _, name := range r.now.paused {
+		err := r.exec(ctx, "RESUME", name)
+		if refused, ok := errors.AsType[*CommandError](err); ok && strings.Contains(refused.Message, "is not paused") {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return stopping
+}
+
+// awaitGone waits until PgBouncer has closed the idle servers of old addresses, which it does three times a second
+// and never uses again. Servers that carry a cancel request or a check query may stay a little longer.
+func (r *route) awaitGone(ctx context.Context) error {
+	for end := time.Now().Add(r.l.timeout()); ; {
+		old, err := r.oldServers(ctx, "active", "idle", "used", "new")
+		if err != nil || len(old) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return r.fail(fmt.Errorf("%w: %s", ErrLeftover, describe(old)), "the pooler is resumed on the new target; look at SHOW SERVERS")
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("resumed on the new target; old servers remain: %w", err)
+		}
+	}
+}
+
+// describe names server connections for people.
+func describe(servers []SocketRow) string {
+	parts := make([]string, len(servers))
+	for i, s := range servers {
+		parts[i] = fmt.Sprintf("%s %s@%s to %s", s.State, s.User, s.Database, s.address())
+	}
+	return strings.Join(parts, ", ")
+}

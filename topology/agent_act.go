@@ -1,0 +1,254 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/record"
+	"github.com/pgconvoy/pgconvoy/patroni"
+	"github.com/pgconvoy/pgconvoy/pooler"
+)
+
+// act applies the rules until none matches any more, and keeps a held pooler held.
+func (r *agentRun) act(ctx context.Context) {
+	r.now = time.Now()
+	if r.Service == Read {
+		r.actRead(ctx)
+		return
+	}
+	r.sawAsked()
+	for range len(writeRules) { // each rule at most once in a round
+		rule := decide(&r.situation)
+		if rule == nil || !r.apply(ctx, rule) {
+			break
+		}
+	}
+	if r.state == Held && !r.isHeld {
+		r.startHold(ctx)
+	}
+	r.proveAnew(ctx)
+	r.wake(ctx)
+}
+
+// sawAsked keeps the clock of the operation's hold: a duration on our own clock from when we first saw it.
+func (r *agentRun) sawAsked() {
+	is := asked(&r.situation)
+	if is && r.until.IsZero() {
+		r.until = r.now.Add(r.operation.Limit)
+	}
+	if is && !r.now.Before(r.until) {
+		r.over, is = r.operation.ID, false
+	}
+	if r.asking && !is && r.doubt.Before(r.now) && r.state == Held {
+		if r.operation.Phase != record.Switch || r.over == r.operation.ID {
+			r.doubt = r.now // whatever was proven before the operation ended proves nothing now
+		}
+	}
+	r.asking = is
+}
+
+// grace is how long a hold lasts beyond the time of its operation, for a proof of the old primary.
+const grace = 5 * time.Second
+
+func (r *agentRun) apply(ctx context.Context, rule *rule) bool {
+	switch rule.do {
+	case hold:
+		r.deadline = r.now.Add(r.patience)
+		r.doubt = r.now
+		if asked(&r.situation) {
+			r.deadline = r.until.Add(grace)
+		} else if lost(&r.situation) {
+			r.doubt = r.lead.Proof.At // the new proof begins when the source sees what we see
+		}
+		r.enter(rule.to, rule.when)
+		r.startHold(ctx)
+		return true
+	case route:
+		to := pooler.Target{Hosts: []netip.AddrPort{r.lead.Addr}, Mark: r.lead.Epoch.String()}
+		if !r.push(ctx, to) {
+			return false
+		}
+		r.epoch = r.lead.Epoch
+	case refuse:
+		if !r.push(ctx, pooler.Target{Mark: r.epoch.String()}) {
+			return false
+		}
+	}
+	r.deadline = time.Time{}
+	r.stopWake()
+	r.enter(rule.to, rule.when)
+	return true
+}
+
+// push routes the pooler, bounded. A Hold under way is left behind: Route works beside it.
+func (r *agentRun) push(ctx context.Context, to pooler.Target) bool {
+	rctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := r.Pooler.Route(rctx, to)
+	r.stopHold()
+	if err != nil {
+		r.fail(ctx, "route", err)
+		return false
+	}
+	r.route, r.isHeld, r.drain, r.err = to, false, false, nil
+	return true
+}
+
+// startHold sends the hold and waits for it elsewhere: the pooler is held from the moment when it is sent.
+func (r *agentRun) startHold(ctx context.Context) {
+	if r.holding != nil {
+		return
+	}
+	hctx, cancel := context.WithCancel(ctx)
+	r.holding, r.isHeld, r.drain = cancel, true, false
+	r.running.Go(func() {
+		err := r.Pooler.Hold(hctx)
+		if hctx.Err() != nil {
+			return // left behind
+		}
+		r.drained <- err // one Hold at a time: there is room
+	})
+}
+
+func (r *agentRun) stopHold() {
+	if r.holding == nil {
+		return
+	}
+	r.holding()
+	r.holding = nil
+	select {
+	case <-r.drained:
+	default:
+	}
+}
+
+func (r *agentRun) sawDrained(ctx context.Context, err error) {
+	r.stopHold()
+	if err != nil {
+		r.isHeld = false // tried again by act, after a pause
+		r.fail(ctx, "hold", err)
+		return
+	}
+	r.drain = true
+}
+
+// proveAnew asks for a proof that begins now, where the one that we have began before the doubt.
+func (r *agentRun) proveAnew(ctx context.Context) {
+	s := &r.situation
+	stuck := (s.state == Held || s.state == Failed) && !asked(s) && s.proven() && s.order() == patroni.Same &&
+		!s.lead.At.After(s.doubt) && s.now.After(s.doubt)
+	if !stuck || r.freshing {
+		return
+	}
+	r.freshing = true
+	r.running.Go(func() {
+		fctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		var found patroni.Leadership
+		for l, err := range r.leaders(false).Watch(fctx) {
+			if err != nil {
+				break
+			}
+			if l.Phase == patroni.Writable {
+				found = l
+				break
+			}
+		}
+		select {
+		case r.fresh <- found:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// actRead sends a read pooler to the fresh replicas. With none it goes to the proven primary, and with nothing proven
+// it stays where it is.
+func (r *agentRun) actRead(ctx context.Context) {
+	if o := r.lead.Epoch.Compare(r.epoch, true); r.lead.Epoch.IsZero() || o != patroni.Same && o != patroni.Newer {
+		return
+	}
+	var hosts []netip.AddrPort
+	for _, rep := range r.lead.Replicas {
+		if rep.Fresh {
+			hosts = append(hosts, rep.Addr)
+		}
+	}
+	reason := "fresh replicas"
+	if len(hosts) == 0 {
+		if !r.proven() {
+			return
+		}
+		hosts, reason = []netip.AddrPort{r.lead.Addr}, "no fresh replica: the primary"
+	}
+	if r.state == Routed && slices.Equal(hosts, r.route.Hosts) {
+		r.epoch = r.lead.Epoch
+		return
+	}
+	if slices.ContainsFunc(r.route.Hosts, func(h netip.AddrPort) bool { return !slices.Contains(hosts, h) }) {
+		// A server leaves the list: give what reads from it a moment to finish. Route ends what does not.
+		hctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		_ = r.Pooler.Hold(hctx) // the best effort is enough
+		cancel()
+	}
+	if r.push(ctx, pooler.Target{Hosts: hosts, Mark: r.lead.Epoch.String()}) {
+		r.epoch = r.lead.Epoch
+		r.enter(Routed, reason)
+	}
+}
+
+// wake makes the Patroni of the lost primary act now. The live agent with the lowest name does it at once, the others
+// only when it seems that nobody did.
+func (r *agentRun) wake(ctx context.Context) {
+	s := &r.situation
+	needed := s.state == Held && !r.asking && !s.proven() && !s.lead.Paused && s.lead.API != "" &&
+		s.lead.Stale == nil && s.lead.Proof.Err != nil
+	if !needed {
+		r.stopWake()
+		return
+	}
+	if r.waking != nil || r.nowake.Load() || r.Patroni == nil {
+		return
+	}
+	wctx, cancel := context.WithCancel(ctx)
+	r.waking = cancel
+	first := 0 * time.Second
+	for name := range r.peers {
+		if name < r.Name {
+			first = 300*time.Millisecond + rand.N(200*time.Millisecond)
+		}
+	}
+	api := s.lead.API
+	r.running.Go(func() { r.wakeUntil(wctx, api, first) })
+}
+
+// wakeUntil wakes each 250 ms until ctx ends. Refusals end it for good.
+func (r *agentRun) wakeUntil(ctx context.Context, api string, first time.Duration) {
+	for pause := first; ; pause = 250 * time.Millisecond {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		cctx, cancel := context.WithTimeout(ctx, time.Second)
+		err := r.Patroni.Wake(cctx, api)
+		cancel()
+		var refused *patroni.Error
+		if errors.As(err, &refused) && (refused.Status == http.StatusUnauthorized || refused.Status == http.StatusForbidden) {
+			r.log.WarnContext(ctx, "Patroni refuses to be woken; a crash will be noticed at its next loop", "error", err)
+			r.nowake.Store(true)
+			return
+		}
+	}
+}
+
+func (r *agentRun) stopWake() {
+	if r.waking != nil {
+		r.waking()
+		r.waking = nil
+	}
+}

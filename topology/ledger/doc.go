@@ -1,0 +1,35 @@
+// Package ledger runs clients that account for every transaction, and proves
+// afterwards what became of each.
+//
+// The clients are an open loop: each writer starts one transaction per tick of
+// a fixed schedule, whatever became of the one before, and latency counts from
+// the moment the transaction was due, not from the moment it was sent. A
+// service that stalls for a second therefore shows a second, for every client
+// that would have come in that time; a closed loop would show one slow
+// transaction and hide the rest.
+//
+// A [Ledger] keeps one record per transaction: acknowledged, surely failed, or
+// outcome unknown (the connection was lost after the transaction was sent). An
+// unknown one is never sent again: each transaction is attempted exactly once,
+// so what the table holds can be compared with what was promised.
+//
+//	l, err := ledger.Start(ctx, dsn, ledger.Load{Direct: nodes})
+//	...
+//	l.Mark("switchover")
+//	... // whatever should be survived
+//	r, err := l.Stop(ctx)
+//	fmt.Println(r)      // one line per mark, one for the whole run
+//	if r.Lost > 0 || r.Failed > r.InFlight { ... }
+//
+// [Ledger.Stop] reads every row back. Lost counts what was acknowledged and is
+// not there, Surplus what is there and should not be, and the unknown ones are
+// resolved by what the table says.
+//
+// # Needs
+//
+// The user of the DSN needs to insert and select in the table, and to create
+// it where it does not exist. Writers use one named prepared statement per
+// connection, which PgBouncer carries over transaction pooling since 1.21
+// (max_prepared_statements above zero). For a pooler that cannot, add
+// default_query_exec_mode=exec to the DSN.
+package ledger

@@ -1,0 +1,220 @@
+//go:build linux
+
+package ledger_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// server is one PostgreSQL instance in a folder of its own.
+type server struct {
+	bin, dir string
+	port     int
+	creds    *syscall.Credential // PostgreSQL refuses root
+	pid      int
+	exited   chan struct{} // of the present postmaster
+}
+
+var shared struct {
+	once sync.Once
+	s    *server
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if s := shared.s; s != nil {
+		s.signal(syscall.SIGQUIT)
+		<-s.exited
+		if err := os.RemoveAll(s.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// postgres returns the instance that the tests share, running. A test that
+// stops it starts it again.
+func postgres(t *testing.T) *server {
+	t.Helper()
+	bin, ok := findPostgres()
+	if !ok {
+		const msg = "PostgreSQL is not installed (no initdb in PATH nor in /usr/lib/postgresql): apt-get install postgresql"
+		if os.Getenv("PGCONVOY_REQUIRE") == "1" {
+			t.Fatal(msg)
+		}
+		t.Skip(msg)
+	}
+	shared.once.Do(func() { shared.s, shared.err = newServer(bin) })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.s
+}
+
+func findPostgres() (string, bool) {
+	if p, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(p), true
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // the pattern is right
+	slices.SortFunc(found, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(b, a)) })
+	if len(found) == 0 {
+		return "", false
+	}
+	return filepath.Dir(found[0]), true
+}
+
+func newServer(bin string) (*server, error) {
+	s := &server{bin: bin}
+	dir, err := os.MkdirTemp("", "ledger-test-")
+	if err != nil {
+		return nil, err
+	}
+	s.dir = dir
+	if os.Getuid() == 0 {
+		u, err := user.Lookup("postgres")
+		if err != nil {
+			return nil, err
+		}
+		uid, _ := strconv.Atoi(u.Uid)
+		gid, _ := strconv.Atoi(u.Gid)
+		s.creds = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		if err := os.Chown(dir, uid, gid); err != nil {
+			return nil, err
+		}
+	}
+	cmd := exec.Command(filepath.Join(bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.creds}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s.port = ln.Addr().(*net.TCPAddr).Port
+	_ = ln.Close() // free for the server
+	return s, s.start()
+}
+
+func (s *server) data() string { return filepath.Join(s.dir, "data") }
+
+func (s *server) dsn() string {
+	return fmt.Sprintf("postgres://postgres:s3cret@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+}
+
+// start starts a postmaster, which dies with this process: the thread that
+// forks it lives as long as it does.
+func (s *server) start() error {
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-p", strconv.Itoa(s.port),
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
+		"-c", "log_min_messages=fatal")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.creds, Pdeathsig: syscall.SIGQUIT}
+	started := make(chan error, 1)
+	s.exited = make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer close(s.exited)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ended is the tests' business
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	s.pid = cmd.Process.Pid
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		c, err := pgx.Connect(ctx, s.dsn())
+		if err == nil {
+			return c.Close(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("postgres does not start: %w", err)
+		case <-s.exited:
+			return fmt.Errorf("postgres ended at once; its log is %s", log.Name())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (s *server) signal(sig syscall.Signal) { _ = syscall.Kill(s.pid, sig) }
+
+// stop ends the postmaster with sig and waits for it.
+func (s *server) stop(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	s.signal(sig)
+	select {
+	case <-s.exited:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("postgres does not end on %v", sig)
+	}
+}
+
+// restart starts it again, after a crash too: the children of a postmaster
+// that was killed need a moment to notice.
+func (s *server) restart(t *testing.T) {
+	t.Helper()
+	var err error
+	for range 50 {
+		if err = s.start(); err == nil {
+			return
+		}
+		<-s.exited
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal(err)
+}
+
+// exec runs statements as a bystander and returns the last one's first value.
+func (s *server) exec(t *testing.T, statements ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, s.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close(ctx) }()
+	var value string
+	for _, sql := range statements {
+		results, err := c.PgConn().Exec(ctx, sql).ReadAll()
+		if err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		value = ""
+		if len(results) > 0 && len(results[0].Rows) > 0 {
+			value = string(results[0].Rows[0][0])
+		}
+	}
+	return value
+}

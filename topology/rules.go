@@ -1,0 +1,132 @@
+package topology
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/record"
+	"github.com/pgconvoy/pgconvoy/patroni"
+	"github.com/pgconvoy/pgconvoy/pooler"
+)
+
+// PoolerState is what an agent's pooler is doing.
+type PoolerState string
+
+// The states of a pooler.
+const (
+	Starting PoolerState = "starting" // the agent has not read what the pooler has
+	Routed   PoolerState = "routed"   // on the last proven target
+	Held     PoolerState = "held"     // new transactions wait
+	Failed   PoolerState = "failed"   // no proven target: clients are refused at once
+)
+
+// situation is everything that an agent decides on: levels only, never events.
+type situation struct {
+	now   time.Time
+	state PoolerState
+	route pooler.Target // what the pooler is on; no hosts: refusing
+	epoch patroni.Epoch // the leadership that the route belongs to
+	lead  patroni.Leadership
+
+	operation record.Operation // zero: none
+	over      string           // the id of the operation whose time is over
+
+	// Of the present hold; zero when not held.
+	doubt    time.Time     // a proof that began after this moment ends the hold on the same primary
+	deadline time.Time     // then clients are refused
+	patience time.Duration // how long an unplanned hold may last
+}
+
+// addr is the primary that a write pooler is on.
+func (s *situation) addr() netip.AddrPort {
+	if len(s.route.Hosts) == 0 {
+		return netip.AddrPort{}
+	}
+	return s.route.Hosts[0]
+}
+
+// order says how the proven leadership stands to the route's.
+func (s *situation) order() patroni.Order {
+	return s.lead.Epoch.Compare(s.epoch, s.lead.Addr == s.addr() || len(s.route.Hosts) == 0)
+}
+
+func (s *situation) proven() bool { return s.lead.Phase == patroni.Writable }
+
+// newer: a later leadership is proven.
+func newer(s *situation) bool { return s.proven() && s.order() == patroni.Newer }
+
+// renewed: the primary that we were on is proven anew, by evidence that began after the doubt.
+func renewed(s *situation) bool {
+	return s.proven() && s.order() == patroni.Same && s.lead.At.After(s.doubt) && !asked(s)
+}
+
+// asked: a planned operation that starts from our leadership wants us to hold, and its time is not over.
+func asked(s *situation) bool {
+	o := s.operation
+	return o.Holding() && o.ID != s.over && o.Epoch.Compare(s.epoch, true) == patroni.Same
+}
+
+// lost: the primary that we are on does not answer as one.
+func lost(s *situation) bool {
+	return s.lead.Addr == s.addr() && !s.lead.Proof.At.IsZero() && !s.lead.Proof.Writable
+}
+
+// moved: the leader key names a member at another address.
+func moved(s *situation) bool {
+	return s.lead.Member != "" && s.lead.Addr.IsValid() && s.lead.Addr != s.addr()
+}
+
+// strange: a proven leadership that must not be followed, on the address that we are on.
+func strange(s *situation) bool {
+	return s.proven() && slices.Contains([]patroni.Order{patroni.Older, patroni.Rebuilt, patroni.Foreign}, s.order())
+}
+
+// expired: the hold has lasted as long as it may.
+func expired(s *situation) bool { return !s.deadline.IsZero() && !s.now.Before(s.deadline) }
+
+// A step is what an agent does to its pooler.
+type step int
+
+const (
+	stay   step = iota
+	route       // to the proven leadership, and let clients go
+	hold        // keep new transactions waiting
+	refuse      // point the pooler at an address that refuses, and let clients go
+)
+
+// A rule of the write service: in a state, when its condition holds, take a step to the next state.
+type rule struct {
+	from PoolerState
+	when string
+	is   func(*situation) bool
+	do   step
+	to   PoolerState
+}
+
+// writeRules is the whole of an agent's behaviour, first match wins. What matches nothing stays as it is: trouble with
+// the store alone is in no rule.
+var writeRules = []rule{
+	{Routed, "a newer leadership is proven", newer, route, Routed},
+	{Routed, "an operation asks for a hold", asked, hold, Held},
+	{Routed, "the primary does not answer as one", lost, hold, Held},
+	{Routed, "the leader key names another member", moved, hold, Held},
+	{Routed, "the proven leadership is older, or of a rebuilt store or another database", strange, hold, Held},
+
+	{Held, "a newer leadership is proven", newer, route, Routed},
+	{Held, "the same primary is proven anew and no operation asks", renewed, route, Routed},
+	{Held, "the deadline has passed", expired, refuse, Failed},
+
+	{Failed, "a newer leadership is proven", newer, route, Routed},
+	{Failed, "the same primary is proven anew and no operation asks", renewed, route, Routed},
+}
+
+// decide returns the rule that applies, or nil.
+func decide(s *situation) *rule {
+	for i := range writeRules {
+		if r := &writeRules[i]; r.from == s.state && r.is(s) {
+			return r
+		}
+	}
+	return nil
+}
