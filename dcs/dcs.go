@@ -8,14 +8,14 @@ import (
 
 // Errors that callers branch on; test with [errors.Is].
 var (
-	// ErrConflict: the key is not at the version that the caller named. Nothing was changed.
+	// ErrConflict says that the key is not at the version that the caller named. Nothing was changed.
 	ErrConflict = errors.New("dcs: the key has another version")
 	// ErrUnknown: the request may have been sent and no answer came. It may have been applied or not: read the key
 	// again. Every other error of a write means that nothing was changed.
 	ErrUnknown = errors.New("dcs: outcome unknown, it may have been applied")
 	// ErrLeaseLost is the cause with which the context of a lease's function ends.
 	ErrLeaseLost = errors.New("dcs: lease lost")
-	// ErrInvalid: a key, directory or value that no store accepts. Nothing was sent.
+	// ErrInvalid is for a key, directory or value that no store accepts. Nothing was sent.
 	ErrInvalid = errors.New("dcs: invalid argument")
 )
 

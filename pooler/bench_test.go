@@ -36,6 +36,23 @@ func BenchmarkRoute(b *testing.B) {
 	b.ReportMetric(float64(commands.Microseconds())/float64(n), "bare-µs/op")
 }
 
+// BenchmarkHold holds an idle pooler, which is released in between.
+func BenchmarkHold(b *testing.B) {
+	first, _ := servers(b)
+	pb := startBouncer(b, pooler.Ini{Databases: []pooler.Entry{db("app", first, nil)}}, nil)
+	local := pb.local()
+	ctx := context.Background()
+	bare, err := pooler.Open(ctx, pb.console())
+	must(b, err)
+	defer bare.Close()
+	for b.Loop() {
+		must(b, local.Hold(ctx))
+		b.StopTimer()
+		must(b, bare.Exec(ctx, "RESUME"))
+		b.StartTimer()
+	}
+}
+
 // BenchmarkState reads the state of an idle pooler.
 func BenchmarkState(b *testing.B) {
 	first, _ := servers(b)

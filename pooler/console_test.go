@@ -146,6 +146,7 @@ type fakePooler struct {
 	oldServer     atomic.Bool // an active server of 10.0.0.1
 	servers       string      // header of SHOW SERVERS, which depends on the version
 	killed        atomic.Bool
+	unlinked      bool // the old server's client is not among the clients
 	loginsAtPause int32
 	reload        func()
 }
@@ -171,6 +172,9 @@ func (p *fakePooler) answer(command string) ([][]string, string) {
 		}
 		return table(rows), ""
 	case "SHOW CLIENTS":
+		if p.unlinked {
+			return table("user database state addr port close_needed ptr link id"), ""
+		}
 		return table("user database state addr port close_needed ptr link id\nu app active 10.0.0.9 99 0 0x2 0x1 7\nu app active 10.0.0.9 98 0 0x3 NULL 8"), ""
 	case "PAUSE ":
 		p.loginsAtPause = p.logins.Load()
@@ -257,6 +261,51 @@ func TestRouteToTheSameTargetEndsNobody(t *testing.T) {
 	err := local.Route(within(t, 5*time.Second), parseTarget(t, "10.0.0.2:5432"))
 	if !errors.Is(err, pooler.ErrLeftover) || p.killed.Load() {
 		t.Errorf("error %v, killed %v", err, p.killed.Load())
+	}
+}
+
+// A login that asks auth_query on a hung server has no client to disconnect. The others must not wait for it.
+func TestRouteResumesBesideAServerWithoutAClient(t *testing.T) {
+	p := &fakePooler{host: "10.0.0.1", unlinked: true}
+	p.reload = func() { p.host = "10.0.0.2" }
+	p.paused.Store(true)
+	p.oldServer.Store(true)
+	f := &fakeConsole{version: "1.24.1", answer: p.answer}
+	f.start(t)
+	local := &pooler.Local{Config: fakeFile(t), Connect: f.connect}
+	routed := make(chan error, 1)
+	begin := time.Now()
+	go func() { routed <- local.Route(within(t, 5*time.Second), parseTarget(t, "10.0.0.2:5432")) }()
+	eventually(t, "resumed", func() bool { return !p.paused.Load() })
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("resumed after %v", took)
+	}
+	p.oldServer.Store(false)
+	must(t, <-routed)
+}
+
+// Before some version a console cannot be asked what "*" stands for. The file and RELOAD's answer must do.
+func TestWildcardThatCannotBeSeen(t *testing.T) {
+	p := &fakePooler{host: "10.0.0.1"}
+	p.reload = func() {}
+	f := &fakeConsole{version: "1.19.0", answer: func(command string) ([][]string, string) {
+		if command == "SHOW DATABASES" {
+			return table("name host port paused disabled\npgbouncer NULL 6432 0 0"), ""
+		}
+		return p.answer(command)
+	}}
+	f.start(t)
+	path := filepath.Join(t.TempDir(), "pgbouncer.ini")
+	must(t, os.WriteFile(path, []byte("[databases]\n* = host=10.0.0.1\n"), 0o600))
+	local := &pooler.Local{Config: path, Connect: f.connect}
+	st, err := local.State(within(t, 5*time.Second))
+	must(t, err)
+	if st.Reason == "" || st.Refusing || !st.Target.Refuses() || len(st.File.Hosts) != 1 {
+		t.Errorf("%+v, want a reason, and the file's target", st)
+	}
+	must(t, local.Route(within(t, 5*time.Second), parseTarget(t, "10.0.0.2:5432")))
+	if len(f.sent("RELOAD")) != 1 {
+		t.Error("no RELOAD")
 	}
 }
 

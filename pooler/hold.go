@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,14 +24,8 @@ func (l *Local) Hold(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	file, err := os.ReadFile(l.Config)
-	if err != nil {
-		return s.fail(err, "")
-	}
-	f, err := readTarget(file, l.Databases)
-	if err != nil {
-		return s.fail(err, "")
-	}
+	// The file is not asked, so that one that somebody broke keeps no hold away. A global PAUSE drains all there is.
+	f := targetFile{names: l.Databases, wildcard: len(l.Databases) == 0}
 	v := live{scope: f.scope()}
 	if err := s.lookAgain(ctx, f, &v); err != nil {
 		return s.fail(err, "")
@@ -63,8 +56,8 @@ func (s *session) awaitLogins(ctx context.Context, v *live) error {
 		wait = 200 * time.Millisecond
 	}
 	for end := time.Now().Add(wait); v.logins > 0 && time.Now().Before(end); {
-		if err := sleep(ctx, 2*time.Millisecond); err != nil {
-			return fmt.Errorf("PAUSE: not sent: %w", err)
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("waiting for a server in login: %w", err)
 		}
 		if err := s.lookActivity(ctx, v); err != nil {
 			return err
@@ -90,6 +83,9 @@ func (p *pauses) send(ctx context.Context, s *session, v *live) error {
 		commands = nil
 		for _, name := range v.unpaused {
 			commands = append(commands, []string{name})
+		}
+		if len(commands) == 0 {
+			return fmt.Errorf("the running pooler has none of the databases %q", s.l.Databases)
 		}
 	}
 	for range commands[1:] {
@@ -183,10 +179,13 @@ func (s *session) lookAgain(ctx context.Context, f targetFile, v *live) error {
 // holdFailed is the error of a Hold that has sent its PAUSE. An ended context is named with what it waited for.
 func (s *session) holdFailed(ctx context.Context, v *live, err error) error {
 	const hint = "the pooler stays held; Route or RESUME lets it go"
+	if _, refused := errors.AsType[*CommandError](err); refused {
+		return s.fail(err, "the console's user must be in admin_users")
+	}
 	if ctx.Err() == nil {
 		return s.fail(err, hint)
 	}
-	parts := []string{}
+	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(v.inUse)) {
 		parts = append(parts, fmt.Sprintf("%d of %s", v.inUse[name], name))
 	}

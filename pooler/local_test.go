@@ -152,7 +152,7 @@ func TestHoldThatNeverDrains(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatalf("the waiting client: %v", err)
 	}
-	if err := <-holding; !errors.Is(err, pooler.ErrReleased) {
+	if err := <-holding; err != nil && !errors.Is(err, pooler.ErrReleased) { // nil: it saw the drain before the RESUME
 		t.Errorf("the Hold: %v, want ErrReleased", err)
 	}
 	if _, err := ask(stuck, "SELECT 1"); err == nil || !strings.Contains(err.Error(), "admin forced disconnect") {
@@ -163,6 +163,79 @@ func TestHoldThatNeverDrains(t *testing.T) {
 	if st.Held || st.Servers[a] != 0 || st.Clients != 1 {
 		t.Errorf("after Route: %+v, want one client and no server at %s", st, a)
 	}
+}
+
+// Any completion answers all waiting consoles, and a second global PAUSE is an error: two holds at a time both end well.
+func TestTwoHolds(t *testing.T) {
+	noGoroutines(t)
+	a, _ := servers(t)
+	pb := startBouncer(t, pooler.Ini{Databases: []pooler.Entry{db("app", a, nil)}}, nil)
+	c := pb.client("app")
+	_, err := ask(c, "BEGIN")
+	must(t, err)
+	results := make(chan error, 2)
+	for range 2 {
+		go func() { results <- pb.local().Hold(within(t, 10*time.Second)) }()
+	}
+	time.Sleep(50 * time.Millisecond)
+	select {
+	case err := <-results:
+		t.Fatalf("a Hold ended before the transaction: %v", err)
+	default:
+	}
+	_, err = ask(c, "COMMIT")
+	must(t, err)
+	for range 2 {
+		must(t, <-results)
+	}
+}
+
+// A RESUME leaves PgBouncer's answer to PAUSE out for ever. Hold notices.
+func TestHoldThatSomebodyResumes(t *testing.T) {
+	noGoroutines(t)
+	a, _ := servers(t)
+	pb := startBouncer(t, pooler.Ini{Databases: []pooler.Entry{db("app", a, nil), db("other", a, nil)}}, nil)
+	_, err := ask(pb.client("app"), "BEGIN")
+	must(t, err)
+	ctx := within(t, 10*time.Second)
+	console, err := pooler.Open(ctx, pb.console())
+	must(t, err)
+	defer console.Close()
+	for _, databases := range [][]string{nil, {"app", "other"}} {
+		local := pb.local()
+		local.Databases = databases
+		held := make(chan error, 1)
+		go func() { held <- local.Hold(ctx) }()
+		eventually(t, "held", func() bool {
+			st, err := pb.local().State(ctx)
+			return err == nil && st.Held
+		})
+		time.Sleep(120 * time.Millisecond) // until the Hold has seen it too
+		must(t, console.Exec(ctx, "RESUME", databases[:min(1, len(databases))]...))
+		if err := <-held; !errors.Is(err, pooler.ErrReleased) {
+			t.Errorf("Hold of %q: %v, want ErrReleased", databases, err)
+		}
+	}
+}
+
+// A stats user may look and not touch; the error says what is missing. A broken file keeps no hold away.
+func TestHoldNeedsAnAdminAndNoFile(t *testing.T) {
+	a, _ := servers(t)
+	pb := startBouncer(t, pooler.Ini{Settings: pooler.Params{"stats_users": "postgres"}, Databases: []pooler.Entry{db("app", a, nil)}}, nil)
+	ctx := within(t, 10*time.Second)
+	local := pb.local()
+	config, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=pgbouncer sslmode=disable", pb.port))
+	must(t, err)
+	local.Connect = pooler.ConnectWith(config)
+	if _, err := local.State(ctx); err != nil {
+		t.Errorf("State as a stats user: %v", err)
+	}
+	var refused *pooler.CommandError
+	if err := local.Hold(ctx); !errors.As(err, &refused) || !strings.Contains(err.Error(), "admin_users") {
+		t.Errorf("Hold as a stats user: %v", err)
+	}
+	must(t, os.WriteFile(pb.config, []byte("broken"), 0o600))
+	must(t, pb.local().Hold(ctx))
 }
 
 func TestRouteUnheldEndsOnlyTransactionsOfTheOldServer(t *testing.T) {
@@ -253,11 +326,12 @@ func TestRefuse(t *testing.T) {
 	}
 	t.Logf("queued client refused after %v", time.Since(begin))
 	begin = time.Now()
-	if _, err := ask(third, "SELECT 1"); err == nil || time.Since(begin) > time.Second {
+	// PgBouncer needs up to 0.4 s; alone it would keep these clients for query_wait_timeout, two minutes.
+	if _, err := ask(third, "SELECT 1"); err == nil || time.Since(begin) > 10*time.Second {
 		t.Errorf("an idle client of a refusing pooler: %v after %v, want an error at once", err, time.Since(begin))
 	}
 	begin = time.Now()
-	if c, err := pb.dial("app"); err == nil || time.Since(begin) > time.Second {
+	if c, err := pb.dial("app"); err == nil || time.Since(begin) > 10*time.Second {
 		t.Errorf("a new client: %v after %v, want an error at once", err, time.Since(begin))
 		if err == nil {
 			_ = c.Close(ctx)
@@ -284,6 +358,66 @@ func TestRefuse(t *testing.T) {
 	t.Logf("healed after %v, %d tries", time.Since(begin), tries)
 	if got := setting(t, pb, "query_wait_timeout"); got != "120" {
 		t.Errorf("query_wait_timeout is %s after healing, want the file's", got)
+	}
+}
+
+// In per-database mode nothing global is set; the clients that a hold had queued are refused all the same.
+func TestRefusePerDatabase(t *testing.T) {
+	noGoroutines(t)
+	a, _ := servers(t)
+	pb := startBouncer(t, pooler.Ini{Databases: []pooler.Entry{db("app", a, nil), db("other", a, nil)}}, nil)
+	local := pb.local()
+	local.Databases = []string{"app"}
+	ctx := within(t, 30*time.Second)
+	c, other := pb.client("app"), pb.client("other")
+	must(t, local.Hold(ctx))
+	queued := make(chan error, 1)
+	go func() {
+		_, err := ask(c, "SELECT 1")
+		queued <- err
+	}()
+	eventually(t, "the client waits", func() bool {
+		st, err := local.State(ctx)
+		return err == nil && st.Waiting == 1
+	})
+	must(t, local.Route(ctx, target("lost")))
+	if err := <-queued; err == nil || !strings.Contains(err.Error(), "admin forced disconnect") {
+		t.Errorf("the queued client: %v", err)
+	}
+	if c, err := pb.dial("app"); err == nil {
+		_ = c.Close(ctx)
+		t.Error("a new client was let in")
+	}
+	if _, err := ask(other, "SELECT 1"); err != nil {
+		t.Errorf("the other database: %v", err)
+	}
+	if got := setting(t, pb, "query_wait_timeout"); got != "120" {
+		t.Errorf("query_wait_timeout became %s for all", got)
+	}
+}
+
+// A file that cannot be written leaves the pooler held where it was.
+func TestRouteThatCannotWrite(t *testing.T) {
+	a, b := servers(t)
+	pb := startBouncer(t, pooler.Ini{Databases: []pooler.Entry{db("app", a, nil)}}, nil)
+	ctx := within(t, 20*time.Second)
+	must(t, pb.local().Hold(ctx))
+	local := pb.local()
+	local.Config = pb.config + ".link"
+	must(t, os.Symlink("/proc/self/pooler.ini", local.Config))
+	if _, err := local.State(ctx); err == nil {
+		t.Error("State without a file")
+	}
+	must(t, os.Remove(local.Config))
+	must(t, os.Mkdir(local.Config, 0o755))
+	var typed *pooler.Error
+	if err := local.Route(ctx, target("m", b)); !errors.As(err, &typed) || typed.Op != "route" || typed.Pooler != local.Config {
+		t.Errorf("Route: %v", err)
+	}
+	st, err := pb.local().State(ctx)
+	must(t, err)
+	if !st.Held || !st.Target.SameHosts(target("", a)) {
+		t.Errorf("%+v", st)
 	}
 }
 

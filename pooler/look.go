@@ -2,6 +2,7 @@ package pooler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ type live struct {
 	target    Target // with the file's mark where the file agrees
 	known     bool   // target is what every database has
 	reason    string // why it is not known
+	unseen    bool   // only "*" matters and the pooler cannot be made to show what it stands for
 	foreign   string // a database that the file's own section does not have, although all of it matters
 	global    string // "", "paused" or "suspended"
 	paused    []string
@@ -105,8 +107,9 @@ func (s *session) lookDatabases(ctx context.Context, f targetFile, v *live) erro
 	if f.wildcard && !slices.ContainsFunc(rows, func(r DatabaseRow) bool { return v.matters(r.Name) && !slices.Contains(f.names, r.Name) }) {
 		// Only databases that were asked for are shown, and "*" never. WAIT_CLOSE registers one by its name, answers
 		// at once since it has no servers, and has no other effect; it goes with autodb_idle_timeout.
-		if err := s.exec(ctx, "WAIT_CLOSE", probeName); err != nil {
-			return fmt.Errorf("find out what * stands for: %w", err)
+		err := s.exec(ctx, "WAIT_CLOSE", probeName)
+		if _, refused := errors.AsType[*CommandError](err); err != nil && !refused { // refused: too old, or no admin
+			return err
 		}
 		if rows, err = show[DatabaseRow](ctx, s, "DATABASES"); err != nil {
 			return err
@@ -136,6 +139,7 @@ func (s *session) lookDatabases(ctx context.Context, f targetFile, v *live) erro
 			v.reason = fmt.Sprintf("database %q is in the file but the running pooler does not have it", name)
 		}
 	}
+	v.unseen = false
 	v.commonTarget(f)
 	return nil
 }
@@ -162,6 +166,9 @@ func (v *live) commonTarget(f targetFile) {
 		v.target = t
 	}
 	v.known = len(v.databases) > 0
+	if v.unseen = !v.known; v.unseen {
+		v.reason = "no client has asked for a database yet, so that it cannot be seen what * stands for"
+	}
 	if v.known && f.known && f.target.SameHosts(v.target) {
 		v.target.Mark = f.target.Mark
 	}

@@ -14,8 +14,8 @@ import (
 
 // Route points the pooler at a target and lets it go: on nil, every database that matters has the target in the
 // running pooler, no server connection to another address is left, and nothing is held. The caller has proven the
-// target. It is idempotent, and works while a Hold waits for a drain that never comes (that Hold returns
-// [ErrReleased]).
+// target. It is idempotent, and works while a Hold waits for a drain that never comes. (That Hold returns
+// [ErrReleased], or nil if it saw that disconnecting the clients below drained the pooler.)
 //
 // In this order: the file is replaced by one rename, RELOAD, the running pooler is asked whether it has the target,
 // transactions on servers of other addresses are ended, RESUME, and it is asked again. Idle servers of old addresses
@@ -46,15 +46,23 @@ func (l *Local) Route(ctx context.Context, to Target) error {
 	return s.fail(s.route(ctx, to), "")
 }
 
-func (s *session) route(ctx context.Context, to Target) error {
+func (s *session) route(ctx context.Context, to Target) (err error) {
 	r := route{session: s, to: to}
+	defer func() {
+		if r.settle == nil {
+			return
+		}
+		if late := r.settle(); late != nil && err == nil {
+			err = r.fail(fmt.Errorf("routed, but a power cut may bring back the old file: %w", late), "look at the disk")
+		}
+	}()
 	if err := r.look(ctx); err != nil {
 		return err
 	}
 	if err := r.install(ctx); err != nil {
 		return err
 	}
-	leftover := r.endOld(ctx)
+	leftover := r.endOld(ctx) // reported below: one transaction that cannot be ended must not keep all others held
 	if leftover != nil && !errors.Is(leftover, ErrLeftover) {
 		return leftover
 	}
@@ -66,7 +74,7 @@ func (s *session) route(ctx context.Context, to Target) error {
 	if err := r.resume(ctx); err != nil {
 		return err
 	}
-	if leftover != nil {
+	if leftover != nil && !r.able {
 		return leftover
 	}
 	if to.Refuses() {
@@ -82,9 +90,11 @@ type route struct {
 	*session
 	to     Target
 	file   targetFile
-	before live // as it was found
-	now    live // as it was last looked at
-	ending bool // clients on old servers may be disconnected
+	before live         // as it was found
+	now    live         // as it was last looked at
+	ending bool         // clients on old servers are to be disconnected
+	able   bool         // and this PgBouncer can do so
+	settle func() error // makes the new file last through a power cut; nobody needs to wait held for it
 }
 
 // look finds out where the pooler is now and renders the new file without writing it.
@@ -108,6 +118,7 @@ func (r *route) look(ctx context.Context) error {
 	}
 	r.now = r.before
 	r.ending = r.before.held() || !r.before.known || !r.before.target.SameHosts(r.to)
+	r.able = r.ending && versionAtLeast(r.console.Version(), 1, 24)
 	return nil
 }
 
@@ -117,7 +128,7 @@ func (r *route) install(ctx context.Context) error {
 		return fmt.Errorf("nothing was written: %w", ended(ctx))
 	}
 	moved := false
-	_, err := atomicfile.Update(r.l.Config, func(old []byte) ([]byte, error) {
+	settle, err := atomicfile.Update(r.l.Config, func(old []byte) ([]byte, error) {
 		f, err := readTarget(old, r.l.Databases)
 		if err != nil {
 			return nil, err
@@ -125,17 +136,26 @@ func (r *route) install(ctx context.Context) error {
 		moved = !f.known || !f.target.SameHosts(r.to)
 		return Rewrite(old, r.l.Databases, r.to)
 	})
+	r.settle = settle
 	if err != nil {
 		return r.fail(fmt.Errorf("write the new target: %w", err), "the directory of the file must be writable")
 	}
 	if !moved && r.before.known && r.before.target.SameHosts(r.to) {
 		return nil
 	}
+	if r.before.global == "" { // RELOAD cuts logins, as PAUSE does; see Local.LoginWait
+		if err := r.awaitLogins(ctx, &r.now); err != nil {
+			return err
+		}
+	}
 	if err := r.exec(ctx, "RELOAD"); err != nil {
 		return r.fail(err, "the file has the new target; PgBouncer's log says what it dislikes")
 	}
 	if err := r.lookDatabases(ctx, r.file, &r.now); err != nil {
 		return err
+	}
+	if r.now.unseen {
+		return nil
 	}
 	if r.now.reason != "" || !r.now.known || !r.now.target.SameHosts(r.to) {
 		reason := r.now.reason
@@ -150,23 +170,27 @@ func (r *route) install(ctx context.Context) error {
 
 // endOld ends the transactions on servers of addresses that are not the target's.
 func (r *route) endOld(ctx context.Context) error {
-	able := r.ending && versionAtLeast(r.console.Version(), 1, 24)
-	for end := time.Now().Add(r.l.timeout()); ; {
+	wait := r.l.timeout()
+	for begin := time.Now(); ; {
 		old, err := r.oldServers(ctx, "active")
 		if err != nil || len(old) == 0 {
 			return err
 		}
-		if able {
-			if err := r.killClients(ctx, linkedTo(old)); err != nil {
+		if r.able {
+			killed, err := r.killClients(ctx, linkedTo(old))
+			if err != nil {
 				return err
 			}
+			if killed > 0 {
+				continue
+			}
+			// A login that asks auth_query has a server but is not among the clients yet. It ends by itself, or in
+			// client_login_timeout: not a reason to keep all others waiting.
+			wait = min(wait, 100*time.Millisecond)
 		}
-		if old, err = r.oldServers(ctx, "active"); err != nil || len(old) == 0 {
-			return err
-		}
-		if time.Now().After(end) {
+		if time.Since(begin) > wait {
 			hint := "end these transactions, or look at SHOW SERVERS"
-			if r.ending && !able {
+			if r.ending && !r.able {
 				hint = "PgBouncer " + r.console.Version() + " cannot end one client; 1.24 and later can"
 			}
 			return r.fail(fmt.Errorf("%w: %s", ErrLeftover, describe(old)), hint)
@@ -193,10 +217,10 @@ func (r *route) oldServers(ctx context.Context, states ...string) ([]SocketRow, 
 }
 
 // killClients disconnects the clients that want says, by the id that only SHOW CLIENTS knows.
-func (r *route) killClients(ctx context.Context, want func(client SocketRow) bool) error {
+func (r *route) killClients(ctx context.Context, want func(client SocketRow) bool) (killed int, err error) {
 	clients, err := show[SocketRow](ctx, r.session, "CLIENTS")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, c := range clients {
 		if !r.now.matters(c.Database) || !want(c) {
@@ -207,10 +231,11 @@ func (r *route) killClients(ctx context.Context, want func(client SocketRow) boo
 			continue // it left by itself
 		}
 		if err != nil {
-			return err
+			return killed, err
 		}
+		killed++
 	}
-	return nil
+	return killed, nil
 }
 
 func linkedTo(servers []SocketRow) func(SocketRow) bool {
@@ -244,10 +269,13 @@ func (r *route) endWaiting(ctx context.Context) error {
 			return nil
 		}
 		if able && r.now.logins == 0 {
-			if err := r.killClients(ctx, func(c SocketRow) bool { return c.State == "waiting" }); err != nil {
+			killed, err := r.killClients(ctx, func(c SocketRow) bool { return c.State == "waiting" })
+			if err != nil {
 				return err
 			}
-			continue
+			if killed > 0 {
+				continue
+			}
 		}
 		if err := sleep(ctx, 2*time.Millisecond); err != nil {
 			return err

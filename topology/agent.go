@@ -128,13 +128,16 @@ type agentRun struct {
 	waking  context.CancelFunc
 	nowake  atomic.Bool // Patroni refused to be woken
 
-	until    time.Time // of the operation: how long it may hold us
-	asking   bool      // it asked at the last look
-	fresh    chan patroni.Leadership
-	freshing bool
-	peers    map[string]bool // live agents
-	news     chan record.Pooler
-	told     record.Pooler
+	asker     string    // who asks us to hold, or did so last
+	stop      string    // the last stop that asked without an operation
+	until     time.Time // how long it may
+	asking    bool      // it asked at the last look
+	committed bool      // and was past its point of no return
+	fresh     chan patroni.Leadership
+	freshing  bool
+	peers     map[string]bool // live agents
+	news      chan record.Pooler
+	told      record.Pooler
 }
 
 // look is how often the pooler's own state is read when nothing happens.
@@ -243,16 +246,13 @@ func (r *agentRun) sawRecords(s dcs.Snapshot) {
 		ok = false
 	}
 	if !ok {
-		// An operation that ended past the point of no return may still be under way in Patroni: wait for its time
-		// to be over before the old primary is believed again.
-		if r.operation.Phase == record.Switch && r.asking && r.until.After(r.doubt) {
-			r.doubt = r.until
-		}
 		op = record.Operation{}
 	}
-	if op.ID != r.operation.ID && op.ID != "" {
-		r.until = time.Time{}
+	stops, err := record.BeforeStopsOf(s, r.Path)
+	if err != nil {
+		r.log.Warn("the request of a before-stop hook cannot be read; it is ignored", "error", err)
 	}
+	r.stops = stops
 	r.operation = op
 	poolers, _ := record.PoolersOf(s, r.Path) // one that cannot be read counts as absent
 	clear(r.peers)

@@ -35,22 +35,40 @@ func (r *agentRun) act(ctx context.Context) {
 	r.wake(ctx)
 }
 
-// sawAsked keeps the clock of the operation's hold: a duration on our own clock from when we first saw it.
+// sawAsked keeps the clock of a hold that was asked for: a duration on our own clock from when we first saw the wish.
 func (r *agentRun) sawAsked() {
-	is := asked(&r.situation)
-	if is && r.until.IsZero() {
-		r.until = r.now.Add(r.operation.Limit)
+	id, limit := asker(&r.situation)
+	if id != "" && id != r.asker {
+		r.asker, r.until = id, r.now.Add(limit)
 	}
-	if is && !r.now.Before(r.until) {
-		r.over, is = r.operation.ID, false
+	if id != "" && !r.now.Before(r.until) {
+		r.over = id
 	}
-	if r.asking && !is && r.doubt.Before(r.now) && r.state == Held {
-		if r.operation.Phase != record.Switch || r.over == r.operation.ID {
-			r.doubt = r.now // whatever was proven before the operation ended proves nothing now
+	is := id != "" && id != r.over
+	if r.asking && !is && r.state == Held {
+		// Whatever was proven before the wish ended proves nothing now. Where a stop may still be under way, the old
+		// primary is believed again only when it has not come.
+		switch {
+		case r.over == r.asker || r.operation.Phase == record.Release:
+			r.doubt = r.now
+		case r.committed:
+			r.doubt = r.until
+		case r.operation.ID == "" && r.asker == r.stop:
+			r.doubt = r.now.Add(afterStop)
+		default:
+			r.doubt = r.now
 		}
 	}
 	r.asking = is
+	r.committed = r.operation.Phase == record.Switch
+	if id != "" && r.operation.ID != id {
+		r.stop = id
+	}
 }
+
+// afterStop is how long a primary must go on serving after a hold for its stop has ended, before it is believed that
+// the stop will not come.
+const afterStop = time.Second
 
 // grace is how long a hold lasts beyond the time of its operation, for a proof of the old primary.
 const grace = 5 * time.Second

@@ -16,7 +16,7 @@ func (r *agentRun) tell() {
 		Since: r.since, Reason: r.reason, Err: r.err,
 	}
 	if r.asking && s.state == Held {
-		st.Operation = s.operation.ID
+		st.Operation = r.asker
 	}
 	r.mu.Lock()
 	r.published = st

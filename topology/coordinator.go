@@ -102,6 +102,7 @@ type coordination struct {
 	version dcs.Version
 	report  Report
 	before  netip.AddrPort // the old primary
+	held    time.Time      // when the first pooler held
 
 	leads    <-chan patroni.Leadership
 	clusters <-chan patroni.Cluster
@@ -138,10 +139,12 @@ func (r *coordination) await(ctx context.Context, done func() bool) error {
 			}
 		case s, open := <-r.ours:
 			if ok = open; ok && s.Known() {
-				var e1, e2 error
+				var e1, e2, err error
 				r.fleet, e1 = record.FleetOf(s, r.Path)
 				r.poolers, e2 = record.PoolersOf(s, r.Path)
-				r.broken = errors.Join(e1, e2)
+				r.hooks, err = record.HooksOf(s, r.Path)
+				r.broken = errors.Join(e1, e2, err)
+				r.sawHeld()
 			}
 		}
 		if !ok {
@@ -152,6 +155,15 @@ func (r *coordination) await(ctx context.Context, done func() bool) error {
 		}
 	}
 	return nil
+}
+
+// sawHeld keeps when the first pooler was seen to hold for this operation.
+func (r *coordination) sawHeld() {
+	for _, p := range r.poolers {
+		if r.held.IsZero() && p.State == string(Held) && p.Operation == r.rec.ID {
+			r.held = time.Now()
+		}
+	}
 }
 
 // plan waits until the picture is whole, at most 5 s, and plans on what there is.
@@ -185,9 +197,11 @@ func (r *coordination) locked(ctx context.Context, w dcs.Writer, held dcs.Versio
 	if err := r.step("prepare", func() (string, error) { return r.prepare(ctx) }); err != nil {
 		return &AbortedError{"prepare", err}
 	}
-	began := time.Now()
-	if err := r.step("hold", func() (string, error) { return r.hold(ctx, w, plan.Poolers) }); err != nil {
-		return r.release(ctx, w, plan.Poolers, "hold", err)
+	r.rec.Hook = plan.Hook
+	if !plan.Hook {
+		if err := r.step("hold", func() (string, error) { return r.hold(ctx, w, plan.Poolers) }); err != nil {
+			return r.release(ctx, w, plan.Poolers, "hold", err)
+		}
 	}
 	if err := r.step("switch", func() (string, error) { return r.switchOver(ctx, w) }); err != nil {
 		var refused *patroni.Error
@@ -199,7 +213,10 @@ func (r *coordination) locked(ctx context.Context, w dcs.Writer, held dcs.Versio
 	if err := r.step("release", func() (string, error) { return r.routed(ctx, plan.Poolers) }); err != nil {
 		return fmt.Errorf("%w: the primary has changed, not all poolers have followed: %w", ErrUnknown, err)
 	}
-	r.report.Held = time.Since(began)
+	if r.report.Held = time.Since(r.held); r.held.IsZero() {
+		r.report.Held = 0 // the hook did not ask: the poolers held when they lost the primary, or not at all
+		r.report.Notes = append(r.report.Notes, "the before-stop hook of "+plan.From+" did not hold the poolers")
+	}
 	if err := r.phase(ctx, w, record.Done); err != nil {
 		r.report.Notes = append(r.report.Notes, "the end could not be recorded: "+err.Error())
 	}

@@ -77,6 +77,7 @@ type Plan struct {
 	To       string        `json:"to"`
 	Epoch    patroni.Epoch `json:"epoch"`   // what it starts from
 	Poolers  []string      `json:"poolers"` // that will be held
+	Hook     bool          `json:"hook"`    // every node has the before-stop hook, which holds them at its moment
 	Steps    []string      `json:"steps"`
 	Refusals []Refusal     `json:"refusals,omitempty"` // empty: it can be done
 }

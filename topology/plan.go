@@ -18,19 +18,30 @@ type picture struct {
 	lead    patroni.Leadership
 	fleet   map[string]record.Fleet
 	poolers map[string]record.Pooler
+	hooks   map[string]record.Hook
 	broken  error // records that cannot be read
 }
 
 // planSwitchover is pure: the same picture gives the same plan.
 func planSwitchover(op Switchover, p picture) Plan {
-	plan := Plan{From: p.lead.Member, Epoch: p.lead.Epoch, Steps: []string{
+	plan := Plan{From: p.lead.Member, Epoch: p.lead.Epoch, Hook: len(p.cluster.Members) > 0}
+	for _, m := range p.cluster.Members {
+		if _, ok := p.hooks[m.Name]; !ok {
+			plan.Hook = false
+		}
+	}
+	hold := fmt.Sprintf("hold the write poolers, all within %s, else release them all", op.budget())
+	ask := "ask Patroni's leader to switch over: the point of no return"
+	plan.Steps = []string{
 		"lock the cluster's operation",
 		"checkpoint the primary and the candidate, so that stopping and promoting are short",
-		fmt.Sprintf("hold the write poolers, all within %s, else release them all", op.budget()),
-		"ask Patroni's leader to switch over: the point of no return",
+		hold, ask,
 		"each pooler is routed on its own proof of the new primary",
 		"verify that all are routed",
-	}}
+	}
+	if plan.Hook {
+		plan.Steps[2], plan.Steps[3] = ask, "the primary's before-stop hook holds the write poolers, right before the stop"
+	}
 	refuse := func(reason, remedy string) {
 		plan.Refusals = append(plan.Refusals, Refusal{Reason: reason, Remedy: remedy})
 	}

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -29,8 +30,9 @@ type situation struct {
 	epoch patroni.Epoch // the leadership that the route belongs to
 	lead  patroni.Leadership
 
-	operation record.Operation // zero: none
-	over      string           // the id of the operation whose time is over
+	operation record.Operation             // zero: none
+	stops     map[string]record.BeforeStop // hooks that run now, by member
+	over      string                       // whose time is over: an operation's id or a stop's
 
 	// Of the present hold; zero when not held.
 	doubt    time.Time     // a proof that began after this moment ends the hold on the same primary
@@ -61,10 +63,27 @@ func renewed(s *situation) bool {
 	return s.proven() && s.order() == patroni.Same && s.lead.At.After(s.doubt) && !asked(s)
 }
 
-// asked: a planned operation that starts from our leadership wants us to hold, and its time is not over.
+// asked: a planned operation, or the before-stop hook of our primary, wants us to hold, and its time is not over.
 func asked(s *situation) bool {
+	id, _ := asker(s)
+	return id != "" && id != s.over
+}
+
+// asker is who wants us to hold: the id of an operation or of a stop, and how long it may last.
+func asker(s *situation) (id string, limit time.Duration) {
+	stop, stopping := s.stops[s.lead.Member]
+	stopping = stopping && s.lead.Addr == s.addr()
 	o := s.operation
-	return o.Holding() && o.ID != s.over && o.Epoch.Compare(s.epoch, true) == patroni.Same
+	if o.ID != "" && o.Epoch.Compare(s.epoch, true) == patroni.Same {
+		// Where the hook asks, an operation keeps the hold that the hook began.
+		if o.Phase == record.Hold || o.Phase == record.Switch && (!o.Hook || stopping || s.state == Held) {
+			return o.ID, o.Limit
+		}
+	}
+	if stopping {
+		return fmt.Sprintf("stop of %s/%d", s.lead.Member, stop.Created), stop.Limit
+	}
+	return "", 0
 }
 
 // lost: the primary that we are on does not answer as one.
@@ -108,17 +127,17 @@ type rule struct {
 // the store alone is in no rule.
 var writeRules = []rule{
 	{Routed, "a newer leadership is proven", newer, route, Routed},
-	{Routed, "an operation asks for a hold", asked, hold, Held},
+	{Routed, "an operation or a stop of the primary asks for a hold", asked, hold, Held},
 	{Routed, "the primary does not answer as one", lost, hold, Held},
 	{Routed, "the leader key names another member", moved, hold, Held},
 	{Routed, "the proven leadership is older, or of a rebuilt store or another database", strange, hold, Held},
 
 	{Held, "a newer leadership is proven", newer, route, Routed},
-	{Held, "the same primary is proven anew and no operation asks", renewed, route, Routed},
+	{Held, "the same primary is proven anew and nobody asks for a hold", renewed, route, Routed},
 	{Held, "the deadline has passed", expired, refuse, Failed},
 
 	{Failed, "a newer leadership is proven", newer, route, Routed},
-	{Failed, "the same primary is proven anew and no operation asks", renewed, route, Routed},
+	{Failed, "the same primary is proven anew and nobody asks for a hold", renewed, route, Routed},
 }
 
 // decide returns the rule that applies, or nil.

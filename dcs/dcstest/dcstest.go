@@ -69,7 +69,7 @@ func TestStore(t *testing.T, open func(t *testing.T) dcs.Store) {
 type fixture struct {
 	*testing.T
 	dcs.Store
-	ctx context.Context //nolint:containedctx // the bound of the case
+	ctx context.Context // the bound of the case
 	dir string          // used by nobody else
 }
 

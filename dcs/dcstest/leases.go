@@ -36,7 +36,7 @@ func leaseEndsOnErrorAndPanic(f *fixture) {
 	f.await()
 	func() {
 		defer func() {
-			if r := recover(); r != why { //nolint:errorlint // the very same value
+			if r := recover(); r != why {
 				f.Fatalf("recovered %v", r)
 			}
 		}()

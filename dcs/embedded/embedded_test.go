@@ -101,7 +101,9 @@ func TestCloseWithWatchesOpen(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("closed in %v", time.Since(begin))
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("close took %v", d)
+	}
 	if err := wait(); err == nil {
 		t.Error("the watch ended without a reason although its client is closed")
 	}

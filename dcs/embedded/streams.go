@@ -9,7 +9,7 @@ import (
 // streams ends all open streams (watches, lease renewals) at once. Without it a graceful stop of the server waits
 // several seconds for clients that have no reason to leave.
 type streams struct {
-	ctx context.Context //nolint:containedctx // it is the switch itself
+	ctx context.Context // it is the switch itself
 	end context.CancelFunc
 }
 
@@ -27,7 +27,7 @@ func (s *streams) intercept(srv any, ss grpc.ServerStream, _ *grpc.StreamServerI
 
 type stream struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // as grpc.ServerStream has it
+	ctx context.Context // as grpc.ServerStream has it
 }
 
 func (s stream) Context() context.Context { return s.ctx }

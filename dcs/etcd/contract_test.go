@@ -2,14 +2,24 @@ package etcd_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/dcstest"
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
 )
 
-func TestContract(t *testing.T) {
+// Events alone keep the contract: no confirmation comes to their help.
+func TestContractByEvents(t *testing.T) {
 	s := start(t, embedded.Config{})
+	s.Store().Reconfirm = time.Hour
+	dcstest.TestStore(t, func(*testing.T) dcs.Store { return s.Store() })
+}
+
+// Confirmations under way at every moment do not undo what events brought.
+func TestContractWithConfirmations(t *testing.T) {
+	s := start(t, embedded.Config{})
+	s.Store().Reconfirm = time.Microsecond
 	dcstest.TestStore(t, func(*testing.T) dcs.Store { return s.Store() })
 }
 

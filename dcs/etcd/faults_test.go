@@ -260,7 +260,7 @@ func TestWatchOfAStoreThatWasReplaced(t *testing.T) {
 	first := start(t, embedded.Config{})
 	p := newProxy(t, first.Endpoint())
 	store := connect(t, p.Endpoint())
-	store.Reconfirm = 300 * time.Millisecond
+	store.Reconfirm = time.Hour // losing the connection is what makes it look again
 	v := put(t, store, "k", "0", dcs.Version{})
 	for range 20 {
 		v = put(t, store, "k", "old", v)
@@ -354,6 +354,8 @@ func TestWatchLeftAtAnyMoment(t *testing.T) {
 	p := newProxy(t, s.Endpoint())
 	store := connect(t, p.Endpoint())
 	put(t, store, "k", "1", dcs.Version{})
+	// The client stays open: what a watch leaves behind must not wait for its end.
+	leak.Check(t, "pgconvoy/dcs/etcd.", "etcd/client/v3.(*watch")
 	for i := range 60 {
 		if i == 40 {
 			p.Cut(true) // and without a server
@@ -371,6 +373,23 @@ func TestWatchLeftAtAnyMoment(t *testing.T) {
 		if d := time.Since(begin); d > time.Second {
 			t.Errorf("round %d took %v", i, d)
 		}
+	}
+}
+
+func TestWatchLeftWithoutAServer(t *testing.T) {
+	leak.Check(t)
+	s := start(t, embedded.Config{})
+	p := newProxy(t, s.Endpoint())
+	store := connect(t, p.Endpoint())
+	leak.Check(t, "pgconvoy/dcs/etcd.", "etcd/client/v3.(*watch") // while the client stays open
+	for snap, err := range store.Watch(t.Context(), dir) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stale(snap) {
+			break
+		}
+		p.Cut(true)
 	}
 }
 

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -9,10 +10,11 @@ import (
 // stream is one gRPC stream of events. It has a watcher of its own instead of the client's shared one: so a stream
 // that hangs can be replaced, asking for progress concerns nobody else, and close leaves nothing behind.
 type stream struct {
-	ctx     context.Context //nolint:containedctx // progress has to be asked for with the context of the watch
+	ctx     context.Context // progress has to be asked for with the context of the watch
 	cancel  context.CancelFunc
 	watcher clientv3.Watcher
-	opened  chan clientv3.WatchChan // receives the channel of events once
+	opener  sync.WaitGroup
+	opened  chan clientv3.WatchChan // receives the channel of events once; room for one
 	events  clientv3.WatchChan      // nil until opened
 }
 
@@ -26,11 +28,10 @@ func (s *Store) open(ctx context.Context, prefix string, revision int64) *stream
 		watcher: clientv3.NewWatcher(s.client),
 		opened:  make(chan clientv3.WatchChan, 1),
 	}
-	go func() { // Watch blocks until a server has answered
+	st.opener.Go(func() { // Watch blocks until a server has answered
 		st.opened <- st.watcher.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision),
 			clientv3.WithCreatedNotify(), clientv3.WithProgressNotify())
-		close(st.opened)
-	}()
+	})
 	return st
 }
 
@@ -46,6 +47,5 @@ func (st *stream) progress(ctx context.Context) {
 func (st *stream) close() {
 	st.cancel()
 	_ = st.watcher.Close() // what it had to say came as an event
-	for range st.opened {  //nolint:revive // until it is closed
-	}
+	st.opener.Wait()
 }

@@ -61,6 +61,7 @@ type watch struct {
 	s       *Store
 	dir     string
 	publish func(dcs.Snapshot) // never blocks
+	open    func(revision int64) *stream
 
 	snap dcs.Snapshot
 	base int64 // revision of the last read that snap is made from
@@ -79,7 +80,7 @@ type watch struct {
 
 	// Moments at which something is due; zero: never.
 	readAt     time.Time // the next read
-	waitAt     time.Time // the present read should have been answered
+	waitAt     time.Time // the next attempt to connect, while the present read has no answer
 	progressAt time.Time // the stream should have come as far as base
 
 	tasks sync.WaitGroup
@@ -100,6 +101,7 @@ func (w *watch) run(ctx context.Context) error {
 	}()
 	defer cancel()
 	w.reads = make(chan result, 1)
+	w.open = func(revision int64) *stream { return w.s.open(ctx, dcs.Prefix(w.dir), revision) }
 	lost := w.connectionLost(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -193,21 +195,19 @@ func (w *watch) read(ctx context.Context, r result) error {
 	}
 	w.readFailures = 0
 	w.readAt = time.Now().Add(jitter(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
+	confirmed := later(w.snap.At, r.at)
+	w.base, w.seen = r.revision, r.revision
+	w.snap = w.snap.Renew(r.at, r.entries)
 	if r.revision < w.readSeen {
 		// A linearizable read cannot be older than an event: the store was replaced by an older copy. A stream that
 		// waits for the next revision of the lost history would keep silent until the new one gets there.
 		w.closeStream()
-		w.base, w.seen = r.revision, r.revision
-		w.snap = w.snap.Renew(r.at, r.entries)
 	} else {
-		at := w.snap.At
-		w.base, w.seen = r.revision, r.revision
-		w.snap = w.snap.Renew(r.at, r.entries)
 		w.apply(during)
-		w.snap.At = later(at, r.at)
 	}
+	w.snap.At = confirmed
 	if w.stream == nil {
-		w.stream = w.s.open(ctx, dcs.Prefix(w.dir), w.seen+1)
+		w.stream = w.open(w.seen + 1)
 	}
 	w.progressAt = time.Now().Add(w.timeout())
 	w.publish(w.snap)

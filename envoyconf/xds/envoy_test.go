@@ -302,9 +302,7 @@ func TestDeathOfAnEndpointFailsNoNewConnection(t *testing.T) {
 		clients.Go(func() {
 			for time.Now().Before(until) {
 				begin := time.Now()
-				c := envoytest.Dial(t, e.write)
-				got, err := c.Ask()
-				c.Close()
+				got, err := envoytest.Once(e.write)
 				if err != nil || got != a.Addr {
 					t.Errorf("got %v, %v", got, err)
 				}

@@ -19,11 +19,19 @@ const lockWait = 2 * time.Second
 // directory. A file that exists keeps its mode, and its owner where the process may give it (root); a new one gets
 // perm. A symbolic link is followed, so that the file it names is replaced and the link stays. After an error the
 // old content is in place, except when only the last fsync of the directory failed.
-func Write(path string, data []byte, perm fs.FileMode) (err error) {
-	path, err = resolve(path)
+func Write(path string, data []byte, perm fs.FileMode) error {
+	path, err := resolve(path)
 	if err != nil {
 		return err
 	}
+	if err := replace(path, data, perm); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// replace is Write without the last fsync.
+func replace(path string, data []byte, perm fs.FileMode) (err error) {
 	old, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -62,34 +70,39 @@ func Write(path string, data []byte, perm fs.FileMode) (err error) {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return os.Rename(tmp.Name(), path)
 }
 
-// Update reads the file at path, passes the content to change and writes what it returns, all under a lock on the
-// directory that other Updates honour, in this process and in others. Equal content is not written. An error of
-// change is returned as it is and nothing is written. changed tells whether the file was replaced.
-func Update(path string, change func(old []byte) ([]byte, error)) (changed bool, err error) {
+// Update reads the file at path, passes the content to change and writes what it returns as Write does, all under a
+// lock on the directory that other Updates honour, in this process and in others. Equal content is not written. An
+// error of change is returned as it is and nothing is written.
+//
+// The fsync of the directory is left to settle, for a caller who is in a hurry: until it was called, a power cut may
+// bring back the old content, whole. It is never nil; call it once, after an error too.
+func Update(path string, change func(old []byte) ([]byte, error)) (settle func() error, err error) {
+	settle = func() error { return nil }
 	path, err = resolve(path)
 	if err != nil {
-		return false, err
+		return settle, err
 	}
-	unlock, err := lockDir(filepath.Dir(path), lockWait)
+	dir := filepath.Dir(path)
+	unlock, err := lockDir(dir, lockWait)
 	if err != nil {
-		return false, fmt.Errorf("lock the directory of %s: %w", path, err)
+		return settle, fmt.Errorf("lock the directory of %s: %w", path, err)
 	}
 	defer unlock()
 	old, err := os.ReadFile(path)
 	if err != nil {
-		return false, err
+		return settle, err
 	}
 	data, err := change(old)
 	if err != nil || bytes.Equal(old, data) {
-		return false, err
+		return settle, err
 	}
-	return true, Write(path, data, 0o600)
+	if err := replace(path, data, 0o600); err != nil {
+		return settle, err
+	}
+	return func() error { return syncDir(dir) }, nil
 }
 
 // resolve follows symbolic links to the file that is meant, which need not exist yet.

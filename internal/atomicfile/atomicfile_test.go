@@ -82,16 +82,23 @@ func TestUpdate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	write(t, path, "one")
 	boom := errors.New("boom")
-	if changed, err := Update(path, func([]byte) ([]byte, error) { return []byte("two"), boom }); changed || !errors.Is(err, boom) {
-		t.Errorf("a change that fails: %v, %v", changed, err)
+	if _, err := Update(path, func([]byte) ([]byte, error) { return []byte("two"), boom }); !errors.Is(err, boom) {
+		t.Errorf("a change that fails: %v", err)
 	}
+	check(t, path, "one", 0o600)
 	before, _ := os.Stat(path)
-	if changed, err := Update(path, func(old []byte) ([]byte, error) { return old, nil }); changed || err != nil {
-		t.Errorf("no change: %v, %v", changed, err)
+	if _, err := Update(path, func(old []byte) ([]byte, error) { return old, nil }); err != nil {
+		t.Errorf("no change: %v", err)
 	}
 	if after, _ := os.Stat(path); !os.SameFile(before, after) {
 		t.Error("an equal file was written")
 	}
+	settle, err := Update(path, func([]byte) ([]byte, error) { return []byte("two"), nil })
+	if err != nil || settle() != nil {
+		t.Errorf("a change: %v", err)
+	}
+	check(t, path, "two", 0o600)
+	onlyFile(t, path)
 	if _, err := Update(path+"x", func([]byte) ([]byte, error) { return nil, nil }); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}

@@ -26,6 +26,8 @@ func FleetKey(path, name string) string        { return Dir(path) + "/fleet/" + 
 func PoolerKey(path, name string) string       { return Dir(path) + "/poolers/" + name }
 func OperationKey(path string) string          { return Dir(path) + "/operation" }
 func ControlPlaneKey(path, name string) string { return Dir(path) + "/controlplanes/" + name }
+func HookKey(path, member string) string       { return Dir(path) + "/hooks/" + member }
+func BeforeStopKey(path, member string) string { return Dir(path) + "/beforestop/" + member }
 
 // Fleet is the roster entry of one pooler: it belongs to the fleet whether or not its agent is alive.
 type Fleet struct {
@@ -72,12 +74,22 @@ type Operation struct {
 	Phase string        `json:"phase"`
 	Epoch patroni.Epoch `json:"epoch"`    // the leadership that it starts from
 	Limit time.Duration `json:"limit_ns"` // how long an agent may hold for it, on the agent's own clock
+	Hook  bool          `json:"hook"`     // the before-stop hook of the primary asks for the hold, at its moment
 	Owner string        `json:"owner"`
 	Since time.Time     `json:"since"` // of the phase, by the owner's clock: for people
 }
 
-// Holding reports whether the phase asks agents to hold.
-func (o Operation) Holding() bool { return o.Phase == Hold || o.Phase == Switch }
+// Hook says that a member's Patroni calls the before-stop hook. It lasts until an operator removes it.
+type Hook struct {
+	V int `json:"v"`
+}
+
+// BeforeStop is the request of a running before-stop hook: its PostgreSQL is about to be stopped.
+type BeforeStop struct {
+	V       int           `json:"v"`
+	Created uint64        `json:"created"`  // creation revision of the leader key that the member holds
+	Limit   time.Duration `json:"limit_ns"` // how long an agent may hold for it, on the agent's own clock
+}
 
 // ControlPlane is what one control plane has published, and what its Envoys made of it.
 type ControlPlane struct {
@@ -103,6 +115,10 @@ func Encode(r any) []byte {
 	case *Operation:
 		r.V = version
 	case *ControlPlane:
+		r.V = version
+	case *Hook:
+		r.V = version
+	case *BeforeStop:
 		r.V = version
 	}
 	b, err := json.Marshal(r)
@@ -143,6 +159,16 @@ func PoolersOf(s dcs.Snapshot, path string) (map[string]Pooler, error) {
 // ControlPlanesOf returns what the control planes have published.
 func ControlPlanesOf(s dcs.Snapshot, path string) (map[string]ControlPlane, error) {
 	return all[ControlPlane](s, Dir(path)+"/controlplanes")
+}
+
+// HooksOf returns the members whose Patroni calls the hook.
+func HooksOf(s dcs.Snapshot, path string) (map[string]Hook, error) {
+	return all[Hook](s, Dir(path)+"/hooks")
+}
+
+// BeforeStopsOf returns the requests of running hooks, by member.
+func BeforeStopsOf(s dcs.Snapshot, path string) (map[string]BeforeStop, error) {
+	return all[BeforeStop](s, Dir(path)+"/beforestop")
 }
 
 // OperationOf returns the operation; false: there is none. One that cannot be read is there, with an error.

@@ -49,6 +49,9 @@ func (s *Stack) startNodes(ctx context.Context) error {
 		if err := s.folder.write(file, config, 0o600); err != nil {
 			return fmt.Errorf("local: %w", err)
 		}
+		if err := s.beforeStop(n.Name).Install(ctx); err != nil {
+			return &stackError{"the hook of " + n.Name, err}
+		}
 		s.supervise(ctx, &s.nodes, proc.Command{
 			Name: n.Name + "/patroni", Path: s.bin.Tini, Args: []string{"-s", "--", s.bin.Python, program, file},
 			Dir: dir, Log: s.logFile(n.Name), User: s.folder.user, Env: []string{"PYTHONUNBUFFERED=1"},
@@ -64,6 +67,10 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 	bootstrap, err := s.bootstrap(dir)
 	if err != nil {
 		return nil, err
+	}
+	hook, err := s.hookScript(n.Name, dir)
+	if err != nil {
+		return nil, fmt.Errorf("local: %w", err)
 	}
 	sec := s.folder.secrets
 	parameters := map[string]string{
@@ -96,7 +103,7 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 				Superuser:   patroni.Credentials{Username: superuser, Password: sec.Superuser},
 				Replication: patroni.Credentials{Username: replication, Password: sec.Replication},
 			},
-			BaseBackup: s.basebackup(),
+			BaseBackup: s.basebackup(), BeforeStop: hook,
 			HBA: []string{
 				"host all all 127.0.0.0/8 scram-sha-256",
 				"host replication " + replication + " 127.0.0.0/8 scram-sha-256",
@@ -153,11 +160,11 @@ func (s *Stack) endOrphans() error {
 		if err != nil || !runsIn(pid, dir) {
 			continue
 		}
-		_ = syscall.Kill(pid, syscall.SIGQUIT) // it may end by itself meanwhile
+		_ = signal(pid, syscall.SIGQUIT) // it may end by itself meanwhile
 		for deadline := time.Now().Add(5 * time.Second); runsIn(pid, dir); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				errs = append(errs, fmt.Errorf("local: the PostgreSQL of %s (process %d) did not end and was killed", n.Name, pid))
-				_ = syscall.Kill(pid, syscall.SIGKILL) // likewise
+				_ = signal(pid, syscall.SIGKILL) // likewise
 				break
 			}
 		}

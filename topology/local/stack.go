@@ -45,6 +45,9 @@ type Stack struct {
 	grpc    *grpc.Server
 	xdsAddr netip.AddrPort
 
+	hookAddr netip.AddrPort
+	hookWord patroni.Secret // what a hook's script shows
+
 	// Parts end in this order: who steers, who serves clients, the databases.
 	roles, front, nodes part
 
@@ -81,6 +84,9 @@ func (s *Stack) start(ctx context.Context) error {
 	s.dcs, err = embedded.Start(ctx, embedded.Config{Dir: dir, NoSync: s.folder.throwaway, Log: s.logFile("etcd")})
 	if err != nil {
 		return &stackError{"the embedded etcd", err}
+	}
+	if err := s.startHook(rolesCtx); err != nil {
+		return err
 	}
 	if err := s.startNodes(nodesCtx); err != nil {
 		return err
@@ -269,14 +275,18 @@ func (s *Stack) Signal(component string, sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	p, err := os.FindProcess(pid)
-	if err == nil {
-		err = p.Signal(sig)
-	}
-	if err != nil {
+	if err := signal(pid, sig); err != nil {
 		return fmt.Errorf("local: %s (process %d): %w", component, pid, err)
 	}
 	return nil
+}
+
+func signal(pid int, sig syscall.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Signal(sig)
 }
 
 // postmaster is the process id in a data folder.

@@ -4,14 +4,15 @@ package leak
 import (
 	"bytes"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// Check fails t, after its other clean-up, if goroutines that it started do not end within five seconds.
-// Call it first, and not from tests that run in parallel.
-func Check(t testing.TB) {
+// Check fails t, after the clean-up that is registered later, if goroutines that it starts do not end within five
+// seconds. With only, it minds those whose stack contains one of these. Not for tests that run in parallel.
+func Check(t testing.TB, only ...string) {
 	t.Helper()
 	before := goroutines()
 	t.Cleanup(func() {
@@ -19,7 +20,7 @@ func Check(t testing.TB) {
 		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 			left = left[:0]
 			for id, stack := range goroutines() {
-				if _, ok := before[id]; !ok && !strings.Contains(stack, "testing.(*T)") {
+				if _, ok := before[id]; !ok && !strings.Contains(stack, "testing.(*T)") && minded(stack, only) {
 					left = append(left, stack)
 				}
 			}
@@ -32,6 +33,10 @@ func Check(t testing.TB) {
 			}
 		}
 	})
+}
+
+func minded(stack string, only []string) bool {
+	return len(only) == 0 || slices.ContainsFunc(only, func(part string) bool { return strings.Contains(stack, part) })
 }
 
 // goroutines returns the stack of each goroutine by its head, "goroutine 7".

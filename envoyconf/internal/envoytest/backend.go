@@ -129,6 +129,16 @@ func Dial(t testing.TB, to netip.AddrPort) *Client {
 	return &Client{Conn: c, r: bufio.NewReader(c)}
 }
 
+// Once connects, asks and closes.
+func Once(to netip.AddrPort) (netip.AddrPort, error) {
+	c, err := net.DialTimeout("tcp", to.String(), 5*time.Second)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	defer c.Close()
+	return (&Client{Conn: c, r: bufio.NewReader(c)}).Ask()
+}
+
 // Ask sends a line and returns the address of the backend that answered.
 func (c *Client) Ask() (netip.AddrPort, error) {
 	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {

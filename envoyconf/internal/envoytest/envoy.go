@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -39,7 +40,7 @@ func Start(t testing.TB, bootstrap []byte, admin netip.AddrPort) *Envoy {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	e.cmd = exec.Command(bin, "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info")
+	e.cmd = exec.Command(bin, "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.SysProcAttr = pdeathsig()
 	if err := e.cmd.Start(); err != nil {
@@ -119,13 +120,19 @@ func Eventually(t testing.TB, d time.Duration, what string, f func() error) {
 	}
 }
 
-// Free returns a loopback address that nobody uses now.
+// Free returns a loopback address that nobody uses now, below the ports that the kernel gives to outgoing connections:
+// one of those could be taken by any connection before Envoy binds it.
 func Free(t testing.TB) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(15000+rand.IntN(17000)))
+		l, err := net.Listen("tcp", a.String())
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return a
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	t.Fatal("no free port")
+	return netip.AddrPort{}
 }

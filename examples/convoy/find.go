@@ -1,0 +1,149 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/pgconvoy/pgconvoy/dcs/etcd"
+	"github.com/pgconvoy/pgconvoy/patroni"
+	"github.com/pgconvoy/pgconvoy/topology"
+	"github.com/pgconvoy/pgconvoy/topology/local"
+)
+
+// readyName is the ready file that each stack has in its folder.
+const readyName = "ready.json"
+
+// where says which stack a command is for.
+type where struct {
+	dir, dcs, endpoints, path string
+}
+
+func (w *where) flags(f *flag.FlagSet) {
+	f.StringVar(&w.dir, "dir", "", "`folder` of the stack; default: the only one that runs on this machine")
+	f.StringVar(&w.dcs, "dcs", "", "configuration store of a stack elsewhere: `etcd`")
+	f.StringVar(&w.endpoints, "dcs-endpoints", "", "comma-separated `addresses` of the store")
+	f.StringVar(&w.path, "path", "", "Patroni's namespace and scope, such as `/service/demo`; with -dcs")
+}
+
+// find opens the stack's store. For a stack elsewhere the databases are asked with the settings of the PG* environment,
+// and Patroni's REST API with PATRONI_RESTAPI_USERNAME and PATRONI_RESTAPI_PASSWORD. close must be called.
+func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), err error) {
+	if w.dcs != "" || w.endpoints != "" || w.path != "" {
+		if w.dcs != "etcd" || w.endpoints == "" || w.path == "" || w.dir != "" {
+			return nil, nil, misuse(f, "a stack elsewhere needs -dcs etcd, -dcs-endpoints and -path, without -dir")
+		}
+		client := &patroni.Client{
+			Username: os.Getenv("PATRONI_RESTAPI_USERNAME"), Password: patroni.Secret(os.Getenv("PATRONI_RESTAPI_PASSWORD")),
+		}
+		return open(strings.Split(w.endpoints, ","), w.path, "", client)
+	}
+	dir := w.dir
+	if dir == "" {
+		if dir, err = onlyStack(); err != nil {
+			return nil, nil, err
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(dir, readyName))
+	if err != nil {
+		return nil, nil, fmt.Errorf("no stack runs in %s: %w", dir, err)
+	}
+	var info local.Info
+	if err := json.Unmarshal(b, &info); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", filepath.Join(dir, readyName), err)
+	}
+	client := &patroni.Client{}
+	for _, api := range info.Patroni { // all have the same credentials
+		client.Username, client.Password = credentials(api)
+	}
+	return open(info.DCS.Endpoints, info.Path, info.SuperuserDSN, client)
+}
+
+func open(endpoints []string, path, dsn string, client *patroni.Client) (*topology.Coordinator, func(), error) {
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil, nil, err
+	}
+	etcdClient, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		return nil, nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
+	}
+	c := &topology.Coordinator{
+		Cluster: topology.Cluster{Path: path, Store: etcd.New(etcdClient), Prober: &patroni.SQL{Connect: patroni.Connector(config)}},
+		Patroni: client,
+	}
+	return c, func() { _ = etcdClient.Close() }, nil // nothing is lost with it
+}
+
+// observer reads the stack of a coordinator.
+func observer(c *topology.Coordinator) *topology.Observer {
+	return &topology.Observer{
+		Path: c.Path, Store: c.Store,
+		Leaders: &patroni.Source{Store: c.Store, Path: c.Path, Prober: c.Prober},
+	}
+}
+
+// registry is the folder with one file per stack that runs on this machine, named by the process that runs it.
+func registry() (string, error) {
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("pgconvoy-stacks-%d", os.Getuid()))
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	st, err := os.Lstat(dir) // others may write to the folder above
+	if err != nil {
+		return "", err
+	}
+	if !st.IsDir() || st.Mode().Perm() != 0o700 {
+		return "", fmt.Errorf("%s is not a folder of mode 0700", dir)
+	}
+	return dir, nil
+}
+
+// remember makes this process's stack known to the other commands.
+func remember(dir string) (forget func(), err error) {
+	r, err := registry()
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Join(r, strconv.Itoa(os.Getpid()))
+	return func() { _ = os.Remove(name) }, os.WriteFile(name, []byte(dir), 0o600)
+}
+
+func onlyStack() (string, error) {
+	r, err := registry()
+	if err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(r)
+	if err != nil {
+		return "", err
+	}
+	var dirs []string
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || syscall.Kill(pid, 0) != nil {
+			continue // of a process that was killed
+		}
+		if b, err := os.ReadFile(filepath.Join(r, e.Name())); err == nil {
+			dirs = append(dirs, string(b))
+		}
+	}
+	switch len(dirs) {
+	case 0:
+		return "", errors.New("no stack runs on this machine; start one with convoy up, or name another with -dcs, -dcs-endpoints and -path")
+	case 1:
+		return dirs[0], nil
+	}
+	return "", fmt.Errorf("%d stacks run on this machine; name one with -dir: %s", len(dirs), strings.Join(dirs, ", "))
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+
+	"github.com/pgconvoy/pgconvoy/patroni"
+	"github.com/pgconvoy/pgconvoy/topology"
+)
+
+func view(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("view", flag.ContinueOnError)
+	var w where
+	w.flags(f)
+	asJSON := f.Bool("json", false, "one JSON object per view")
+	watch := f.Bool("watch", false, "show each change until interrupted")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	c, closed, err := w.find(f)
+	if err != nil {
+		return err
+	}
+	defer closed()
+	show := func(v topology.View) error {
+		if *asJSON {
+			return json.NewEncoder(os.Stdout).Encode(v)
+		}
+		_, err := fmt.Println(v)
+		return err
+	}
+	o := observer(c)
+	if !*watch {
+		v := o.View(ctx)
+		if err := show(v); err != nil {
+			return err
+		}
+		if v.Confirmed.IsZero() {
+			return fmt.Errorf("the store did not answer: %s", v.Stale)
+		}
+		return nil
+	}
+	for v, err := range o.Watch(ctx) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil // interrupted
+			}
+			return err
+		}
+		if err := show(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// credentials are those in the address of a REST API.
+func credentials(api string) (string, patroni.Secret) {
+	u, err := url.Parse(api)
+	if err != nil || u.User == nil {
+		return "", ""
+	}
+	password, _ := u.User.Password()
+	return u.User.Username(), patroni.Secret(password)
+}
