@@ -18,8 +18,10 @@ type Fleet struct {
 	// Listeners are the entry points, usually write on :5432 and read on :5433.
 	Listeners []Listener
 
-	// ControlPlanes serve the endpoints. Envoy is connected to one at a time, and goes to the next when it loses it.
-	// The connection is plain text: see [L4].Adjust for TLS.
+	// ControlPlanes serve the endpoints. Envoy is connected to one at a time, and goes to the next when it loses it;
+	// without any it keeps the last endpoints. A starting Envoy listens when it has the endpoints of every service,
+	// or after 5 s; until then /ready on the admin interface says no. The connection is plain text: see [L4].Adjust
+	// for TLS.
 	ControlPlanes []netip.AddrPort
 	// Static is the other mode, without a control plane: the endpoints of each service, for ever.
 	Static map[string][]Endpoint

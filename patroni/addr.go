@@ -13,3 +13,9 @@ func (m Member) Addr() (netip.AddrPort, error) {
 	}
 	return a, nil
 }
+
+// literal parses host:port where host is an IP address.
+func literal(hostport string) (netip.AddrPort, bool) {
+	a, err := netip.ParseAddrPort(hostport)
+	return a, err == nil
+}

@@ -1,22 +1,18 @@
 package patroni
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // ErrUnknown: the request was sent and its outcome is not known. Ask the cluster, not the server that did not answer.
 var ErrUnknown = errors.New("patroni: outcome unknown")
 
-// Error is a refusal by Patroni.
+// Error is an answer of Patroni's that is not success.
 type Error struct {
 	Method, URL string
 	Status      int    // HTTP status
@@ -27,9 +23,13 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("patroni: %s %s: %d %s", e.Method, e.URL, e.Status, strings.TrimSpace(e.Body))
 }
 
-// Unwrap tells an unknown outcome apart from a refusal: Patroni answers 503 also when it gave up waiting.
+// Unwrap tells an unknown outcome apart from a refusal: Patroni answers 503 also when it gave up waiting, and a
+// gateway before it that had no answer says 502 or 504.
 func (e *Error) Unwrap() error {
-	if e.Status == http.StatusServiceUnavailable && strings.Contains(e.Body, "unknown") {
+	switch {
+	case e.Method == http.MethodGet:
+	case e.Status == http.StatusBadGateway, e.Status == http.StatusGatewayTimeout,
+		e.Status == http.StatusServiceUnavailable && strings.Contains(e.Body, "status unknown"):
 		return ErrUnknown
 	}
 	return nil
@@ -37,14 +37,14 @@ func (e *Error) Unwrap() error {
 
 // Client speaks to the REST API of any member. The zero value works. Reading needs no rights; Switchover, Restart,
 // PatchConfig and Wake need the API's credentials where it has any.
+//
+// Nothing is sent twice: redirects are not followed. An error of a call that changes something is an [*Error] (a
+// refusal), or ErrUnknown, or the reason why nothing was sent.
 type Client struct {
 	HTTP     *http.Client // nil: a client of its own without keep-alive (Patroni speaks HTTP/1.0)
-	Username string
+	Username string       // empty: no credentials
 	Password Secret
 }
-
-// plain serves the zero Client. Patroni closes each connection after its answer.
-var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Status is what a member says of itself. Absent parts are zero.
 type Status struct {
@@ -73,11 +73,9 @@ func (c *Client) Status(ctx context.Context, api string) (Status, error) {
 		return s, err
 	}
 	if err := json.Unmarshal(body, &s); err != nil {
-		return s, fmt.Errorf("patroni: %s/patroni: %w", api, err)
+		return s, fmt.Errorf("patroni: the status of a member cannot be read: %w", err)
 	}
-	if s.Role == "master" {
-		s.Role = RolePrimary
-	}
+	s.Role = s.Role.folded()
 	return s, nil
 }
 
@@ -94,7 +92,8 @@ func (c *Client) Switchover(ctx context.Context, api, leader, candidate string) 
 	return err
 }
 
-// Restart restarts a member's PostgreSQL and answers when it is up again.
+// Restart restarts a member's PostgreSQL and answers when it is up again. A 503 may also mean that it was stopped and
+// did not come up.
 func (c *Client) Restart(ctx context.Context, api string) error {
 	_, err := c.do(ctx, http.MethodPost, api+"/restart", struct{}{})
 	return err
@@ -110,51 +109,4 @@ func (c *Client) PatchConfig(ctx context.Context, api string, patch map[string]a
 // changes nothing: it removes a key that is never there. Do not wake a paused cluster.
 func (c *Client) Wake(ctx context.Context, api string) error {
 	return c.PatchConfig(ctx, api, map[string]any{"pgconvoy_wake": nil})
-}
-
-func (c *Client) do(ctx context.Context, method, url string, v any) ([]byte, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Minute) // nobody waits for ever
-		defer cancel()
-	}
-	var body io.Reader
-	if v != nil {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return nil, err
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, body)
-	if err != nil {
-		return nil, fmt.Errorf("patroni: %w", err)
-	}
-	if v != nil {
-		req.Header.Set("Content-Type", "application/json")
-		if c.Username != "" {
-			req.SetBasicAuth(c.Username, string(c.Password))
-		}
-	}
-	client := c.HTTP
-	if client == nil {
-		client = plain
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		var op *net.OpError
-		if unsent := errors.As(err, &op) && op.Op == "dial"; unsent || method == http.MethodGet {
-			return nil, fmt.Errorf("patroni: %w", err)
-		}
-		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if resp.StatusCode >= 300 {
-		return nil, &Error{Method: method, URL: url, Status: resp.StatusCode, Body: string(b)}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s %s: %w", ErrUnknown, method, url, err)
-	}
-	return b, nil
 }

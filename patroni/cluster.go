@@ -2,9 +2,6 @@ package patroni
 
 import (
 	"encoding/json"
-	"net"
-	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 
@@ -96,6 +93,14 @@ const (
 	RoleUninitialized Role = "uninitialized"
 )
 
+// folded gives the present name of an old one.
+func (r Role) folded() Role {
+	if r == "master" {
+		return RolePrimary
+	}
+	return r
+}
+
 // Config is the part of the dynamic configuration that this package uses.
 type Config struct {
 	TTL, LoopWait, RetryTimeout time.Duration // defaults 30, 10 and 10 s
@@ -140,32 +145,4 @@ type HistoryLine struct {
 	Reason   string
 	At       time.Time // zero: not recorded
 	Leader   string    // the leader of the timeline that followed; empty: not recorded
-}
-
-// hostOf returns host:port of a postgres:// URL; the port defaults to PostgreSQL's.
-func hostOf(conn string) string {
-	u, err := url.Parse(conn)
-	if err != nil || u.Hostname() == "" {
-		return ""
-	}
-	port := u.Port()
-	if port == "" {
-		port = "5432"
-	}
-	return net.JoinHostPort(u.Hostname(), port)
-}
-
-// apiOf cuts an api_url to scheme and host.
-func apiOf(api string) string {
-	u, err := url.Parse(api)
-	if err != nil || u.Host == "" {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
-}
-
-// literal parses host:port where host is an IP address.
-func literal(hostport string) (netip.AddrPort, bool) {
-	a, err := netip.ParseAddrPort(hostport)
-	return a, err == nil
 }

@@ -54,7 +54,7 @@ const (
 )
 
 func (o Order) String() string {
-	return [...]string{"same", "newer", "older", "rebuilt store", "foreign database"}[o]
+	return word(int(o), "same", "newer", "older", "rebuilt store", "foreign database")
 }
 
 // Compare says how the leadership e, proven at an address that is or is not the old one's, stands to old.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -20,7 +21,15 @@ const (
 )
 
 func (p Phase) String() string {
-	return [...]string{"unknown", "vacant", "elected", "promoting", "writable"}[p]
+	return word(int(p), "unknown", "vacant", "elected", "promoting", "writable")
+}
+
+// word names a value of an enumeration, and a strange one by its number.
+func word(i int, words ...string) string {
+	if i < 0 || i >= len(words) {
+		return strconv.Itoa(i)
+	}
+	return words[i]
 }
 
 // Proof is the present answer of one database server.
@@ -35,7 +44,8 @@ type Proof struct {
 // Prober asks one server again and again.
 //
 // Probe yields a level: the newest answer, at once when the server is lost. It goes on until the consumer leaves or
-// ctx ends; trouble is Proof.Err, never the end.
+// ctx ends; trouble is Proof.Err, never the end. A proof needs SystemID and Timeline. Several Probes of one server may
+// run at once; the first answer of each must be asked after Probe was called.
 type Prober interface {
 	Probe(ctx context.Context, addr netip.AddrPort) iter.Seq[Proof]
 }

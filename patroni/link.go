@@ -17,11 +17,20 @@ import (
 type Connect func(ctx context.Context, addr netip.AddrPort) (*pgconn.PgConn, error)
 
 // Connector makes a Connect from a configuration whose host and port are replaced by the server's.
-// config comes from [pgconn.ParseConfig] and is not changed.
+// config comes from [pgconn.ParseConfig] and is not changed. Its TLS settings stay, with the name that they expect in
+// the server's certificate and, for sslmode prefer and allow, with the second try; further hosts are ignored.
 func Connector(config *pgconn.Config) Connect {
 	return func(ctx context.Context, addr netip.AddrPort) (*pgconn.PgConn, error) {
 		c := config.Copy()
+		host, port := c.Host, c.Port
 		c.Host, c.Port, c.Fallbacks = addr.Addr().String(), addr.Port(), nil
+		for _, f := range config.Fallbacks {
+			if f.Host == host && f.Port == port {
+				again := *f
+				again.Host, again.Port = c.Host, c.Port
+				c.Fallbacks = append(c.Fallbacks, &again)
+			}
+		}
 		return pgconn.ConnectConfig(ctx, c)
 	}
 }
@@ -31,6 +40,8 @@ func Connector(config *pgconn.Config) Connect {
 type link struct {
 	conn net.Conn
 	fe   *pgproto3.Frontend
+
+	release func() // ends the watch over ctx, and waits for it
 }
 
 func dial(ctx context.Context, connect Connect, addr netip.AddrPort) (*link, error) {
@@ -43,6 +54,20 @@ func dial(ctx context.Context, connect Connect, addr netip.AddrPort) (*link, err
 		return nil, fmt.Errorf("patroni: connection to %s is not usable: %w", addr, err)
 	}
 	return &link{conn: h.Conn, fe: h.Frontend}, nil
+}
+
+// bind closes the connection when ctx ends, which ends whatever waits for it.
+func (l *link) bind(ctx context.Context) {
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = l.conn.Close()
+		close(closed)
+	})
+	l.release = func() {
+		if !stop() {
+			<-closed
+		}
+	}
 }
 
 // query returns the last row of one simple query as texts.
@@ -77,11 +102,11 @@ func (l *link) query(sql string, bound time.Duration) ([]string, error) {
 
 // wait reads until d is over (nil) or the server is lost. What a server says unasked is not an answer.
 func (l *link) wait(d time.Duration) error {
-	if err := l.conn.SetDeadline(time.Now().Add(d)); err != nil {
+	if err := l.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return err
 	}
 	for {
-		msg, err := l.fe.Receive()
+		msg, err := l.fe.Receive() // a message that came in part goes on at the next call
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
@@ -94,4 +119,7 @@ func (l *link) wait(d time.Duration) error {
 	}
 }
 
-func (l *link) close() { _ = l.conn.Close() }
+func (l *link) close() {
+	l.release()
+	_ = l.conn.Close()
+}

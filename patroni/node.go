@@ -1,15 +1,8 @@
 package patroni
 
-import (
-	"errors"
-	"fmt"
-	"net/netip"
-	"strings"
+import "net/netip"
 
-	"sigs.k8s.io/yaml"
-)
-
-// NodeConfig is the patroni.yml of one node. Fields that Patroni has and this type has not can be given in Extra.
+// NodeConfig is the patroni.yml of one node. Sections that Patroni has and this type has not can be given in Extra.
 type NodeConfig struct {
 	Scope     string `json:"scope"`     // the cluster's name, without a slash
 	Namespace string `json:"namespace"` // "/service"
@@ -17,11 +10,11 @@ type NodeConfig struct {
 
 	REST      RESTConfig      `json:"restapi"`
 	Etcd3     *Etcd3Config    `json:"etcd3,omitempty"`
-	Bootstrap BootstrapConfig `json:"bootstrap"`
+	Bootstrap BootstrapConfig `json:"bootstrap,omitzero"`
 	Postgres  PostgresConfig  `json:"postgresql"`
 	Tags      map[string]any  `json:"tags,omitempty"`
 
-	Extra map[string]any `json:"-"` // further top-level keys
+	Extra map[string]any `json:"-"` // further top-level keys, for example another configuration store than etcd
 }
 
 // RESTConfig is the node's REST API.
@@ -50,8 +43,8 @@ type Etcd3Config struct {
 
 // BootstrapConfig says how a cluster comes into being. It is used once.
 type BootstrapConfig struct {
-	DCS           map[string]any `json:"dcs"`    // the first dynamic configuration
-	InitDB        []any          `json:"initdb"` // words, or maps of one option
+	DCS           map[string]any `json:"dcs"`              // the first dynamic configuration
+	InitDB        []any          `json:"initdb,omitempty"` // words, or maps of one option
 	PostBootstrap string         `json:"post_bootstrap,omitempty"`
 }
 
@@ -75,39 +68,4 @@ type Authentication struct {
 	Superuser   Credentials  `json:"superuser"`
 	Replication Credentials  `json:"replication"`
 	Rewind      *Credentials `json:"rewind,omitempty"`
-}
-
-// Validate refuses what Patroni would refuse, or silently misread, with the field's name.
-func (c NodeConfig) Validate() error {
-	var errs []error
-	need := func(ok bool, field, why string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("patroni: NodeConfig.%s %s", field, why))
-		}
-	}
-	need(c.Scope != "", "Scope", "is empty")
-	need(!strings.Contains(c.Scope, "/"), "Scope", fmt.Sprintf("%q has a slash; the namespace is a field of its own", c.Scope))
-	need(c.Name != "" && !strings.Contains(c.Name, "/"), "Name", fmt.Sprintf("%q is empty or has a slash", c.Name))
-	need(c.REST.Listen.IsValid(), "REST.Listen", "is not an address")
-	need(c.REST.ConnectAddress.IsValid(), "REST.ConnectAddress", "is not an address")
-	need(c.Postgres.Listen.IsValid(), "Postgres.Listen", "is not an address")
-	need(c.Postgres.ConnectAddress.IsValid(), "Postgres.ConnectAddress", "is not an address")
-	need(c.Postgres.DataDir != "", "Postgres.DataDir", "is empty")
-	need(c.Postgres.Authentication.Superuser.Username != "", "Postgres.Authentication.Superuser.Username", "is empty")
-	need(c.Postgres.Authentication.Replication.Username != "", "Postgres.Authentication.Replication.Username", "is empty")
-	need(c.Etcd3 != nil || len(c.Extra) > 0, "Etcd3", "is missing: a node needs a configuration store")
-	return errors.Join(errs...)
-}
-
-// YAML is the file's content. It holds passwords: write it with mode 0600.
-func (c NodeConfig) YAML() ([]byte, error) {
-	if err := c.Validate(); err != nil {
-		return nil, err
-	}
-	b, err := yaml.Marshal(c)
-	if err != nil || len(c.Extra) == 0 {
-		return b, err
-	}
-	extra, err := yaml.Marshal(c.Extra)
-	return append(b, extra...), err
 }

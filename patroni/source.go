@@ -2,9 +2,9 @@ package patroni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -15,9 +15,9 @@ import (
 // Source tells who leads a Patroni cluster, and proves it.
 //
 // A leader is Writable only after: a linearizable read of the leader key begun after the last doubt; an SQL answer,
-// asked after that read, that the holder is not in recovery; and a second read that shows the same acquisition. A
-// doubt is a lost or negative probe, another holder, another acquisition, or another timeline. Trouble with the store
-// alone is no doubt: the last proof stands and Stale says so.
+// asked after that read, that the holder is not in recovery and is the cluster's database; and a second read that
+// shows the same acquisition. A doubt is a lost or negative probe, another holder, another acquisition, or another
+// timeline. Trouble with the store alone is no doubt: the last proof stands and Stale says so.
 type Source struct {
 	Store  dcs.Reader
 	Path   string
@@ -25,8 +25,8 @@ type Source struct {
 
 	Replicas bool // also look at the replicas, for a read service
 
-	// Resolve turns a member's host name into an address. nil: only literal addresses are understood. It is called
-	// in the watch's own goroutine and must be quick.
+	// Resolve turns a member's host name into an address. nil: only literal addresses are understood. News of the
+	// store wait for it; where it fails, what it said before stays. It is never called twice at the same time.
 	Resolve func(ctx context.Context, host string) (netip.Addr, error)
 }
 
@@ -34,249 +34,221 @@ type Source struct {
 // credentials, or the end of ctx.
 func (s *Source) Watch(ctx context.Context) iter.Seq2[Leadership, error] {
 	return func(yield func(Leadership, error) bool) {
+		if s.Store == nil {
+			yield(Leadership{Reason: "no store"}, errors.New("patroni: Source.Store is missing"))
+			return
+		}
 		ctx, cancel := context.WithCancel(ctx)
 		w := &sourceWatch{
-			Source: s, reads: make(chan readDone), standbyProofs: make(chan standbyProof),
-			known: map[string]Member{}, standbys: map[string]*standby{},
+			Source: s, wake: make(chan struct{}, 1), reports: make(chan report), standbys: map[string]*probe{},
 		}
-		clusters, wait := dcs.Latest(Watch(ctx, s.Store, s.Path))
+		sightings, wait := dcs.Latest(s.sightings(ctx))
 		defer func() {
 			cancel()
 			_ = wait() // the reason was yielded, or the consumer left
 			w.running.Wait()
 		}()
-		w.run(ctx, clusters, wait, yield)
+		w.run(ctx, sightings, wait, yield)
 	}
 }
 
-// repeat is how often an unchanged level is given again, so that a consumer sees its age.
+// repeat is how often an unchanged level is given again, so that a consumer sees its age, and how old the first read
+// of a proof may become while the server is not writable.
 const repeat = 250 * time.Millisecond
 
-// sourceWatch is one Watch. Only run's goroutine touches it.
+// tenure is one acquisition of the leader key.
+type tenure struct {
+	member  string
+	created uint64
+}
+
+func tenureOf(c Cluster) tenure { return tenure{c.Leader, c.LeaderVersion.Created} }
+
+// sourceWatch is one Watch. Only run's goroutine touches it, except for the channels.
 type sourceWatch struct {
 	*Source
 	running sync.WaitGroup
+	wake    chan struct{} // some probe has an answer; room for one
+	reports chan report   // of the attempt
 
-	cluster Cluster
-	known   map[string]Member // last known members: a key that is away for a moment takes nothing with it
+	sighting
+	tenure  tenure // the last one seen: it stays while the key is vacant
+	primary *probe // of its holder; nil: the address is not known, or no prober
+	answer  *answer
 
-	holder  string // the last holder of the key
-	created uint64
-	addr    netip.AddrPort // where it is asked
-	stop    context.CancelFunc
-	probe   <-chan Proof
-
-	proof   Proof
+	attempt *attempt // nil: nothing to prove, or proven
+	why     string   // what the attempt met
 	proven  bool
-	doubted time.Time // when the last doubt arose; what began before it proves nothing
 	since   time.Time // when the first read of the proof began
 	epoch   Epoch
-	first   time.Time // when the first read after the doubt was answered; zero: not yet
-	began   time.Time // when it had begun
-	reading bool
-	reads   chan readDone
-	again   <-chan time.Time // time to read again after a failure
 
-	standbys      map[string]*standby
-	standbyProofs chan standbyProof
+	standbys map[string]*probe // by member
 }
 
-type readDone struct {
-	began   time.Time
-	second  bool
-	proof   Proof // what a second read confirms
-	cluster Cluster
-	err     error
-}
-
-func (w *sourceWatch) run(ctx context.Context, clusters <-chan Cluster, wait func() error, yield func(Leadership, error) bool) {
-	defer w.stopAll()
+func (w *sourceWatch) run(ctx context.Context, sightings <-chan sighting, wait func() error, yield func(Leadership, error) bool) {
 	var last Leadership
-	var at time.Time
 	tick := time.NewTicker(repeat)
 	defer tick.Stop()
-	for {
+	for first := true; ; first = false {
+		var r report
+		again := first // give the level although it is the same
 		select {
-		case c, ok := <-clusters:
+		case s, ok := <-sightings:
 			if !ok {
 				err := wait()
 				if err == nil {
-					err = context.Cause(ctx)
+					err = errors.New("patroni: the store's watch ended without a reason")
 				}
 				yield(w.level(), err)
 				return
 			}
-			w.sawCluster(ctx, c)
-		case p, ok := <-w.probe:
-			if !ok {
-				w.probe = nil
-				continue
-			}
-			w.sawProof(ctx, p)
-		case r := <-w.reads:
-			w.reading = false
-			w.sawRead(ctx, r)
-		case <-w.again:
-			w.again = nil
-			w.read(ctx, false, Proof{})
-		case p := <-w.standbyProofs:
-			if st := w.standbys[p.name]; st != nil && st.addr == p.addr {
-				st.proof = p.proof
-			}
+			w.sawStore(ctx, s)
+		case <-w.wake:
+		case r = <-w.reports:
 		case <-tick.C:
+			again = true
 		}
+		w.sawAnswers() // always: evidence is judged against the newest
+		w.sawReport(r)
+		w.pursue(ctx)
 		l := w.level()
-		if time.Since(at) < repeat && same(l, last) {
+		if !again && same(l, last) {
 			continue
 		}
-		last, at = l, time.Now()
+		last = l
 		if !yield(l, nil) {
 			return
 		}
 	}
 }
 
-func (w *sourceWatch) sawCluster(ctx context.Context, c Cluster) {
-	w.cluster = c
-	for _, m := range c.Members {
-		w.known[m.Name] = m
-	}
-	if c.Leader != "" {
-		addr := w.resolve(ctx, w.known[c.Leader].Host)
-		switch {
-		case c.Leader != w.holder || addr != w.addr:
-			w.holder, w.created, w.addr = c.Leader, c.LeaderVersion.Created, addr
-			w.doubt(ctx)
-			w.startProbe(ctx)
-		case c.LeaderVersion.Created != w.created:
-			w.created = c.LeaderVersion.Created
-			w.doubt(ctx)
+func (w *sourceWatch) sawStore(ctx context.Context, s sighting) {
+	w.sighting = s
+	if s.Leader != "" { // else the last holder goes on being asked
+		if t := tenureOf(s.Cluster); t != w.tenure {
+			w.tenure = t
+			w.doubt()
 		}
+		if addr := s.homes[s.Leader].ask; w.primary == nil || addr != w.primary.addr {
+			w.follow(ctx, addr)
+			w.doubt()
+		}
+	}
+	if s.Config.StandbyCluster {
+		w.doubt() // its leader is a replica, or about to become one
 	}
 	if w.Replicas {
 		w.followStandbys(ctx)
 	}
 }
 
-// doubt withdraws the proof and begins a new one.
-func (w *sourceWatch) doubt(ctx context.Context) {
-	w.proven, w.first, w.doubted = false, time.Time{}, time.Now()
-	w.read(ctx, false, Proof{})
-}
-
-func (w *sourceWatch) sawProof(ctx context.Context, p Proof) {
-	w.proof = p
-	switch {
-	case w.proven && (!p.Writable || p.Timeline != w.epoch.Timeline || p.SystemID != w.epoch.SystemID):
-		w.doubt(ctx)
-	case !w.proven && p.Writable && !w.first.IsZero() && p.At.After(w.first):
-		w.read(ctx, true, p)
+// follow asks another server.
+func (w *sourceWatch) follow(ctx context.Context, addr netip.AddrPort) {
+	if w.primary != nil {
+		w.primary.stop()
+	}
+	w.primary, w.answer = nil, nil
+	if w.Prober != nil && addr.IsValid() {
+		w.primary = w.probe(ctx, addr)
 	}
 }
 
-// sawRead takes the answer of a linearizable read of the leader key.
-func (w *sourceWatch) sawRead(ctx context.Context, r readDone) {
-	current := r.cluster.Leader == w.holder && r.cluster.LeaderVersion.Created == w.created
-	switch {
-	case w.proven:
-	case r.began.Before(w.doubted):
-		w.read(ctx, false, Proof{})
-	case r.err != nil:
-		w.again = time.After(200 * time.Millisecond)
-	case !current: // the watch will soon bring what the read saw
-		w.again = time.After(10 * time.Millisecond)
-	case r.second && !w.first.IsZero() && w.proof.Writable && w.proof.Timeline == r.proof.Timeline:
-		w.proven, w.since = true, w.began
-		w.epoch = Epoch{SystemID: r.proof.SystemID, Timeline: r.proof.Timeline, Created: w.created}
-	default:
-		w.first, w.began = time.Now(), r.began
-		if w.proof.Writable { // asked before this read: ask again now, not at the prober's next turn
-			w.startProbe(ctx)
-		}
-	}
+// doubt withdraws the proof. What was seen before it counts for nothing afterwards.
+func (w *sourceWatch) doubt() {
+	w.proven = false
+	w.giveUp()
 }
 
-func (w *sourceWatch) read(ctx context.Context, second bool, p Proof) {
-	if w.reading || w.Prober == nil {
-		return // sawRead asks again if the one under way began too early
-	}
-	w.reading, w.again = true, nil
-	w.running.Go(func() {
-		r := readDone{began: time.Now(), second: second, proof: p}
-		rctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		r.cluster, r.err = Get(rctx, w.Store, w.Path)
-		select {
-		case w.reads <- r:
-		case <-ctx.Done():
-		}
-	})
-}
-
-func (w *sourceWatch) startProbe(ctx context.Context) {
-	if w.stop != nil {
-		w.stop()
-		w.stop, w.probe = nil, nil
-	}
-	w.proof = Proof{}
-	if w.Prober == nil || !w.addr.IsValid() {
+// sawAnswers takes what the probes have learned.
+func (w *sourceWatch) sawAnswers() {
+	w.dropAway()
+	if w.primary == nil {
 		return
 	}
-	pctx, stop := context.WithCancel(ctx)
-	c, wait := latest(pctx, w.Prober, w.addr)
-	w.running.Go(func() { _ = wait() })
-	w.stop, w.probe = stop, c
+	a := w.primary.newest.Load()
+	if a == nil || a == w.answer {
+		return
+	}
+	if w.answer != nil && a.breaks != w.answer.breaks {
+		w.doubt()
+	}
+	w.answer = a
+	if w.attempt != nil {
+		w.attempt.offer(a.Proof)
+	}
 }
 
-// latest offers the newest proof of one server.
-func latest(ctx context.Context, p Prober, addr netip.AddrPort) (<-chan Proof, func() error) {
-	return dcs.Latest(func(yield func(Proof, error) bool) {
-		for proof := range p.Probe(ctx, addr) {
-			if !yield(proof, nil) {
-				return
-			}
+// sawReport takes the outcome of an attempt; the zero report is none.
+func (w *sourceWatch) sawReport(r report) {
+	switch {
+	case r.by == nil || r.by != w.attempt: // of an attempt that a doubt has ended
+	case !r.proof.Writable:
+		w.why = r.why
+	default:
+		w.giveUp()
+		if w.answer != nil && agree(w.answer.Proof, r.proof) { // else pursue tries anew
+			w.proven, w.since = true, r.began
+			w.epoch = Epoch{SystemID: r.proof.SystemID, Timeline: r.proof.Timeline, Created: w.tenure.created}
 		}
-	})
+	}
 }
 
-func (w *sourceWatch) stopAll() {
-	if w.stop != nil {
-		w.stop()
+// pursue sees to it that what can be proven is being proven.
+func (w *sourceWatch) pursue(ctx context.Context) {
+	switch {
+	case w.proven || w.Leader == "" || w.primary == nil || w.Config.StandbyCluster:
+		w.giveUp()
+	case w.attempt == nil:
+		w.attempt = w.begin(ctx, w.tenure, w.primary.addr)
+		if w.answer != nil {
+			w.attempt.offer(w.answer.Proof)
+		}
 	}
-	for _, s := range w.standbys {
-		s.stop()
+}
+
+func (w *sourceWatch) giveUp() {
+	if w.attempt != nil {
+		w.attempt.stop()
 	}
+	w.attempt, w.why = nil, ""
 }
 
 // level is the present leadership.
 func (w *sourceWatch) level() Leadership {
-	c := w.cluster
+	home := w.homes[w.tenure.member]
 	l := Leadership{
-		Member: c.Leader, Addr: w.route(), Epoch: w.epoch, Proof: w.proof, API: w.known[w.holder].API,
-		Paused: c.Config.Paused, TTL: c.Config.TTL, At: c.At, Stale: c.Stale,
+		Member: w.Leader, Addr: home.route, Epoch: w.epoch, API: home.api,
+		Paused: w.Config.Paused, TTL: w.Config.TTL, At: w.At, Stale: w.Stale,
+	}
+	if w.answer != nil {
+		l.Proof = w.answer.Proof
 	}
 	switch {
-	case !c.Known():
+	case !w.Known():
 		l.Phase, l.Reason = Unknown, "the store has not answered yet"
-		if c.Stale != nil {
-			l.Reason = c.Stale.Error()
+		if w.Stale != nil {
+			l.Reason = w.Stale.Error()
 		}
-	case c.Leader == "":
+	case w.Leader == "":
 		l.Phase, l.Reason = Vacant, "nobody holds the leader key"
+	case !l.Addr.IsValid():
+		l.Phase, l.Reason = Elected, fmt.Sprintf("the address of %s is not known: %s", w.Leader, home.problem())
 	case w.proven:
 		l.Phase, l.At, l.Reason = Writable, w.since, "proven"
 	case w.Prober == nil:
 		l.Phase, l.Reason = Elected, "no prober: a writable primary is never proven"
-	case !w.addr.IsValid():
-		l.Phase, l.Reason = Elected, fmt.Sprintf("the address of %s is not known", c.Leader)
-	case w.proof.At.IsZero():
-		l.Phase, l.Reason = Elected, c.Leader+" was not asked yet"
-	case w.proof.Err != nil:
-		l.Phase, l.Reason = Elected, w.proof.Err.Error()
-	case !w.proof.Writable:
-		l.Phase, l.Reason = Promoting, c.Leader+" is in recovery"
+	case l.Proof.At.IsZero():
+		l.Phase, l.Reason = Elected, w.Leader+" was not asked yet"
+	case l.Proof.Err != nil:
+		l.Phase, l.Reason = Elected, l.Proof.Err.Error()
+	case w.Config.StandbyCluster:
+		l.Phase, l.Reason = Elected, w.Leader+" leads a standby cluster"
+	case !l.Proof.Writable:
+		l.Phase, l.Reason = Promoting, w.Leader+" is in recovery"
+	case w.why != "":
+		l.Phase, l.Reason = Promoting, w.Leader+" is writable; "+w.why
 	default:
-		l.Phase, l.Reason = Promoting, c.Leader+" is writable; the leader key is read once more"
+		l.Phase, l.Reason = Promoting, w.Leader+" is writable; the leader key is read once more"
 	}
 	if w.Replicas {
 		l.Replicas = w.replicas()
@@ -284,31 +256,7 @@ func (w *sourceWatch) level() Leadership {
 	return l
 }
 
-// route is where poolers reach the holder.
-func (w *sourceWatch) route() netip.AddrPort {
-	if proxy, ok := literal(w.known[w.holder].Proxy); ok {
-		return proxy
-	}
-	return w.addr
-}
-
-func (w *sourceWatch) resolve(ctx context.Context, hostport string) netip.AddrPort {
-	if a, ok := literal(hostport); ok {
-		return a
-	}
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil || w.Resolve == nil {
-		return netip.AddrPort{}
-	}
-	ip, err := w.Resolve(ctx, host)
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	a, _ := literal(net.JoinHostPort(ip.String(), port))
-	return a
-}
-
-// same reports whether two levels differ in nothing but their age.
+// same reports whether two levels differ in nothing but their age, or the words in which a server is lost.
 func same(a, b Leadership) bool {
 	if len(a.Replicas) != len(b.Replicas) || (a.Stale == nil) != (b.Stale == nil) {
 		return false
@@ -319,7 +267,9 @@ func same(a, b Leadership) bool {
 			return false
 		}
 	}
+	lost := a.Proof.Err != nil && b.Proof.Err != nil
 	return a.Phase == b.Phase && a.Member == b.Member && a.Addr == b.Addr && a.Epoch == b.Epoch && a.API == b.API &&
-		a.Proof.Writable == b.Proof.Writable && (a.Proof.Err == nil) == (b.Proof.Err == nil) &&
-		a.Paused == b.Paused && a.TTL == b.TTL && a.Reason == b.Reason
+		agree(a.Proof, b.Proof) && a.Proof.At.IsZero() == b.Proof.At.IsZero() && (a.Proof.Err == nil) == (b.Proof.Err == nil) &&
+		a.Paused == b.Paused && a.TTL == b.TTL && (a.Reason == b.Reason || lost) &&
+		(a.Phase != Writable || a.At.Equal(b.At))
 }

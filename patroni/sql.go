@@ -34,48 +34,31 @@ const eager = 3 * time.Millisecond
 // the wait is never prolonged by more than that.
 func (s *SQL) Probe(ctx context.Context, addr netip.AddrPort) iter.Seq[Proof] {
 	return func(yield func(Proof) bool) {
-		var l *link
-		var stop func() bool
+		var l *link // nil: not connected
 		drop := func() {
 			if l != nil {
-				stop()
 				l.close()
 				l = nil
 			}
 		}
-		defer func() { drop() }()
-		since := time.Now()
+		defer drop()
+		since := time.Now() // when the wait for a writable server began; zero: it is one
 		for ctx.Err() == nil {
-			p := Proof{At: time.Now()}
-			if l == nil {
-				dctx, cancel := context.WithTimeout(ctx, s.bound())
-				conn, err := dial(dctx, s.Connect, addr)
-				cancel()
-				if err == nil {
-					l = conn
-					stop = context.AfterFunc(ctx, conn.close)
-				} else {
-					p.Err = fmt.Errorf("patroni: no connection to %s: %w", addr, err)
-				}
-			}
-			if l != nil {
-				p.At = time.Now()
-				s.ask(l, &p)
-				if p.Err != nil {
-					p.Err = fmt.Errorf("patroni: no answer from %s: %w", addr, p.Err)
-					drop()
-				}
+			var p Proof
+			if l, p = s.look(ctx, addr, l); p.Err != nil {
+				drop()
 			}
 			if ctx.Err() != nil || !yield(p) {
 				return
 			}
-			if p.Writable {
-				since = time.Time{}
-			} else if since.IsZero() {
-				since = time.Now() // just lost: be eager again
-			}
 			pause := s.rest()
-			if !since.IsZero() {
+			switch {
+			case p.Writable:
+				since = time.Time{}
+			case since.IsZero():
+				since = time.Now() // just lost
+				fallthrough
+			default:
 				pause = min(max(time.Since(since)/50, eager), pause)
 			}
 			if l == nil {
@@ -87,14 +70,34 @@ func (s *SQL) Probe(ctx context.Context, addr netip.AddrPort) iter.Seq[Proof] {
 			}
 			if err := l.wait(pause); err != nil {
 				drop()
-				lost := Proof{At: time.Now(), Err: fmt.Errorf("patroni: connection to %s lost: %w", addr, err)}
-				if ctx.Err() != nil || !yield(lost) {
+				p = Proof{At: time.Now(), Err: fmt.Errorf("patroni: connection to %s lost: %w", addr, err)}
+				if ctx.Err() != nil || !yield(p) {
 					return
 				}
 				since = time.Now()
 			}
 		}
 	}
+}
+
+// look asks once, over a new connection if there is none. It returns the connection that is open afterwards.
+func (s *SQL) look(ctx context.Context, addr netip.AddrPort, l *link) (*link, Proof) {
+	p := Proof{At: time.Now()}
+	if l == nil {
+		dctx, cancel := context.WithTimeout(ctx, s.bound())
+		defer cancel()
+		var err error
+		if l, err = dial(dctx, s.Connect, addr); err != nil {
+			p.Err = fmt.Errorf("patroni: no connection to %s: %w", addr, err)
+			return nil, p
+		}
+		l.bind(ctx)
+		p.At = time.Now()
+	}
+	if s.ask(l, &p); p.Err != nil {
+		p.Err = fmt.Errorf("patroni: no answer from %s: %w", addr, p.Err)
+	}
+	return l, p
 }
 
 func (s *SQL) ask(l *link, p *Proof) {

@@ -3,59 +3,34 @@ package patroni
 import (
 	"cmp"
 	"context"
-	"net/netip"
 	"slices"
 )
 
-// standby is one replica that a sourceWatch looks at.
-type standby struct {
-	addr  netip.AddrPort // where it is asked
-	route netip.AddrPort // where poolers reach it
-	stop  context.CancelFunc
-	proof Proof
-}
-
-type standbyProof struct {
-	name  string
-	addr  netip.AddrPort
-	proof Proof
-}
-
 // followStandbys starts and ends a probe for each replica that may serve reads.
 func (w *sourceWatch) followStandbys(ctx context.Context) {
-	wanted := map[string]bool{}
-	for _, m := range w.cluster.Members {
-		addr := w.resolve(ctx, m.Host)
-		if m.Name == w.cluster.Leader || m.Tag("noloadbalance") || !addr.IsValid() || w.Prober == nil {
+	for _, m := range w.Members {
+		addr, pr := w.homes[m.Name].ask, w.standbys[m.Name]
+		serves := w.Prober != nil && m.Name != w.Leader && !m.Tag("noloadbalance") && addr.IsValid()
+		if pr != nil && (!serves || pr.addr != addr) {
+			pr.stop()
+			delete(w.standbys, m.Name)
+			pr = nil
+		}
+		if serves && pr == nil {
+			w.standbys[m.Name] = w.probe(ctx, addr)
+		}
+	}
+}
+
+// dropAway ends the probes of members whose key is away. It may be so for a moment only (a restarted session): what
+// answers goes on serving.
+func (w *sourceWatch) dropAway() {
+	for name, pr := range w.standbys {
+		if _, ok := w.Member(name); ok {
 			continue
 		}
-		wanted[m.Name] = true
-		if s := w.standbys[m.Name]; s != nil {
-			if s.addr == addr {
-				continue
-			}
-			s.stop()
-		}
-		route := addr
-		if proxy, ok := literal(m.Proxy); ok {
-			route = proxy
-		}
-		pctx, stop := context.WithCancel(ctx)
-		w.standbys[m.Name] = &standby{addr: addr, route: route, stop: stop}
-		w.running.Go(func() {
-			for p := range w.Prober.Probe(pctx, addr) {
-				select {
-				case w.standbyProofs <- standbyProof{m.Name, addr, p}:
-				case <-pctx.Done():
-					return
-				}
-			}
-		})
-	}
-	for name, s := range w.standbys {
-		// A member's key may be away for a moment (a restarted session); what answers and streams goes on serving.
-		if !wanted[name] && (name == w.cluster.Leader || s.proof.Err != nil) {
-			s.stop()
+		if a := pr.newest.Load(); name == w.Leader || a == nil || a.Err != nil {
+			pr.stop()
 			delete(w.standbys, name)
 		}
 	}
@@ -64,11 +39,15 @@ func (w *sourceWatch) followStandbys(ctx context.Context) {
 // replicas is the present level of all of them, sorted by name.
 func (w *sourceWatch) replicas() []Replica {
 	var out []Replica
-	for name, s := range w.standbys {
-		p := s.proof
-		fresh := p.Err == nil && !p.At.IsZero() && !p.Writable && p.Timeline != 0 &&
+	for name, pr := range w.standbys {
+		var p Proof
+		if a := pr.newest.Load(); a != nil {
+			p = a.Proof
+		}
+		addr := w.homes[name].route
+		fresh := p.Err == nil && !p.At.IsZero() && !p.Writable && p.Timeline != 0 && addr.IsValid() &&
 			p.Timeline == w.epoch.Timeline && p.SystemID == w.epoch.SystemID
-		out = append(out, Replica{Member: name, Addr: s.route, Proof: p, Fresh: fresh})
+		out = append(out, Replica{Member: name, Addr: addr, Proof: p, Fresh: fresh})
 	}
 	slices.SortFunc(out, func(a, b Replica) int { return cmp.Compare(a.Member, b.Member) })
 	return out

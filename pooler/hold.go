@@ -18,7 +18,14 @@ import (
 // then wraps ctx's, and a Route, or a RESUME by hand, lets it go. A session-mode client that stays connected, or an
 // open transaction, keeps a drain waiting as long as it lasts. ErrReleased: somebody resumed the pooler meanwhile.
 // A restart of PgBouncer loses the hold.
-func (l *Local) Hold(ctx context.Context) error {
+func (l *Local) Hold(ctx context.Context) error { return l.hold(ctx, false) }
+
+// HoldNow is Hold for a server that is lost: each millisecond without a hold is one in which PgBouncer answers clients
+// with errors, and logins cannot succeed. So the PAUSE is the first thing that is sent; nothing is looked at before,
+// and no login is waited for.
+func (l *Local) HoldNow(ctx context.Context) error { return l.hold(ctx, true) }
+
+func (l *Local) hold(ctx context.Context, now bool) error {
 	s, err := l.open(ctx, "hold")
 	if err != nil {
 		return err
@@ -26,7 +33,15 @@ func (l *Local) Hold(ctx context.Context) error {
 	defer s.close()
 	// The file is not asked, so that one that somebody broke keeps no hold away. A global PAUSE drains all there is.
 	f := targetFile{names: l.Databases, wildcard: len(l.Databases) == 0}
-	v := live{scope: f.scope()}
+	v := live{scope: f.scope(), unpaused: l.Databases}
+	p := &pauses{answers: make(chan int, len(l.Databases)+1)}
+	defer p.end()
+	if now {
+		if err := p.send(ctx, s, &v); err != nil {
+			return s.fail(err, "nothing was held")
+		}
+		return s.awaitDrain(ctx, f, &v, p)
+	}
 	if err := s.lookAgain(ctx, f, &v); err != nil {
 		return s.fail(err, "")
 	}
@@ -36,8 +51,6 @@ func (l *Local) Hold(ctx context.Context) error {
 	if v.drained() {
 		return nil
 	}
-	p := &pauses{answers: make(chan int, len(l.Databases)+1)}
-	defer p.end()
 	if !v.heldWhole() {
 		if err := s.awaitLogins(ctx, &v); err != nil {
 			return s.fail(err, "nothing was held")

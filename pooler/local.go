@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -15,8 +16,7 @@ import (
 // Config and Connect are required, the zero value of the rest is the default. The methods are safe for concurrent
 // use as far as PgBouncer is: a Route may run beside a Hold, which then returns [ErrReleased].
 //
-// Nothing is kept between calls: each opens its own console connections and closes them before it returns. (An idle
-// console connection would count as a client and stall SHUTDOWN WAIT_FOR_CLIENTS.)
+// Without Keep nothing is kept between calls: each opens its own console connections and closes them before it returns.
 type Local struct {
 	// Config is the path of PgBouncer's own configuration file, the one that it was started with. Route replaces it
 	// atomically; mode and owner stay. Its directory must be writable.
@@ -33,6 +33,40 @@ type Local struct {
 	// LoginWait bounds how long Hold waits for a moment without a server connection in login: a PAUSE cuts it, and
 	// PgBouncer answers clients of that pool with errors until a later login succeeds. Zero: 200 ms.
 	LoginWait time.Duration
+	// Keep keeps one console connection open from call to call, so that a hold begins at once and not with a login of
+	// some milliseconds. It counts as a client: SHUTDOWN WAIT_FOR_CLIENTS waits until Close has ended it.
+	Keep bool
+
+	mu   sync.Mutex
+	kept *Console // idle; nil: none
+}
+
+// Close ends the connection that Keep has kept. The Local can be used again.
+func (l *Local) Close() error {
+	if c := l.take(); c != nil {
+		return c.Close()
+	}
+	return nil
+}
+
+// take gives the kept connection to one caller.
+func (l *Local) take() *Console {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.kept
+	l.kept = nil
+	return c
+}
+
+// keep takes a connection back, or reports that there is no place for it.
+func (l *Local) keep(c *Console) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.Keep || l.kept != nil || c.broken != nil {
+		return false
+	}
+	l.kept = c
+	return true
 }
 
 // Validate reports, with ErrInvalid, the first field that cannot be right. All methods begin with it.
@@ -114,6 +148,12 @@ func (l *Local) open(ctx context.Context, op string) (*session, error) {
 	if err := l.Validate(); err != nil {
 		return nil, s.fail(err, "")
 	}
+	if s.console = l.take(); s.console != nil {
+		if _, err := show[struct{}](ctx, s, "VERSION"); err == nil {
+			return s, nil
+		}
+		_ = s.console.Close() // PgBouncer was restarted, or has ended it
+	}
 	c, err := s.dial(ctx)
 	if err != nil {
 		return nil, s.fail(err, "check that PgBouncer runs, that it is not shutting down, and the console's address and credentials")
@@ -133,7 +173,7 @@ func (s *session) dial(ctx context.Context) (*Console, error) {
 }
 
 func (s *session) close() {
-	if s.console != nil {
+	if s.console != nil && !s.l.keep(s.console) {
 		_ = s.console.Close()
 	}
 }

@@ -361,7 +361,7 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
-// In per-database mode nothing global is set; the clients that a hold had queued are refused all the same.
+// In per-database mode nothing global is set; clients are refused all the same.
 func TestRefusePerDatabase(t *testing.T) {
 	noGoroutines(t)
 	a, _ := servers(t)
@@ -369,7 +369,7 @@ func TestRefusePerDatabase(t *testing.T) {
 	local := pb.local()
 	local.Databases = []string{"app"}
 	ctx := within(t, 30*time.Second)
-	c, other := pb.client("app"), pb.client("other")
+	c, idle, other := pb.client("app"), pb.client("app"), pb.client("other")
 	must(t, local.Hold(ctx))
 	queued := make(chan error, 1)
 	go func() {
@@ -381,18 +381,37 @@ func TestRefusePerDatabase(t *testing.T) {
 		return err == nil && st.Waiting == 1
 	})
 	must(t, local.Route(ctx, target("lost")))
-	if err := <-queued; err == nil || !strings.Contains(err.Error(), "admin forced disconnect") {
-		t.Errorf("the queued client: %v", err)
+	begin := time.Now()
+	if err := <-queued; err == nil {
+		t.Error("the queued client was answered")
 	}
-	if c, err := pb.dial("app"); err == nil {
-		_ = c.Close(ctx)
-		t.Error("a new client was let in")
+	if _, err := ask(idle, "SELECT 1"); err == nil {
+		t.Error("an idle client was answered")
+	}
+	for range 2 {
+		if c, err := pb.dial("app"); err == nil {
+			_ = c.Close(ctx)
+			t.Error("a new client was let in")
+		}
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("refusing four clients took %v", took)
+	}
+	must(t, local.Route(ctx, target("lost"))) // idempotent
+	st, err := local.State(ctx)
+	must(t, err)
+	if !st.Refusing || st.Held || st.Target.Mark != "lost" {
+		t.Errorf("refusing: %+v", st)
 	}
 	if _, err := ask(other, "SELECT 1"); err != nil {
 		t.Errorf("the other database: %v", err)
 	}
 	if got := setting(t, pb, "query_wait_timeout"); got != "120" {
 		t.Errorf("query_wait_timeout became %s for all", got)
+	}
+	must(t, local.Route(ctx, target("found", a)))
+	if who, err := ask(pb.client("app"), "SELECT name FROM who"); err != nil || who != "a" {
+		t.Errorf("after the next Route: %q, %v", who, err)
 	}
 }
 
@@ -617,13 +636,13 @@ func TestRouteWithAnEndedContextWritesNothing(t *testing.T) {
 func TestLocalSaysWhatIsWrong(t *testing.T) {
 	connect := func(context.Context) (*pgconn.PgConn, error) { return nil, errors.New("no console here") }
 	for _, c := range []struct {
-		local pooler.Local
+		local *pooler.Local
 		want  string
 	}{
-		{pooler.Local{}, "Local.Config"},
-		{pooler.Local{Config: "/x/pgbouncer.ini"}, "Local.Connect"},
-		{pooler.Local{Config: "/x/pgbouncer.ini", Connect: connect, Databases: []string{"*"}}, "Local.Databases[0]"},
-		{pooler.Local{Config: "/x/pgbouncer.ini", Connect: connect}, "no console here"},
+		{&pooler.Local{}, "Local.Config"},
+		{&pooler.Local{Config: "/x/pgbouncer.ini"}, "Local.Connect"},
+		{&pooler.Local{Config: "/x/pgbouncer.ini", Connect: connect, Databases: []string{"*"}}, "Local.Databases[0]"},
+		{&pooler.Local{Config: "/x/pgbouncer.ini", Connect: connect}, "no console here"},
 	} {
 		_, err := c.local.State(context.Background())
 		var typed *pooler.Error
@@ -631,4 +650,31 @@ func TestLocalSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%+v: %v, want *Error with %q", c.local.Databases, err, c.want)
 		}
 	}
+}
+
+func TestKeptConsole(t *testing.T) {
+	a, _ := servers(t)
+	pb := startBouncer(t, pooler.Ini{Databases: []pooler.Entry{db("app", a, nil)}}, nil)
+	local := pb.local()
+	connect, opened := local.Connect, 0
+	local.Connect = func(ctx context.Context) (*pgconn.PgConn, error) { opened++; return connect(ctx) }
+	local.Keep = true
+	ctx := t.Context()
+	for range 3 {
+		_, err := local.State(ctx)
+		must(t, err)
+		must(t, local.HoldNow(ctx))
+		must(t, local.Route(ctx, target("m", a)))
+	}
+	if opened != 1 {
+		t.Errorf("%d console connections were opened, want 1 that is kept", opened)
+	}
+	must(t, local.Close())
+	must(t, local.HoldNow(ctx))
+	st, err := local.State(ctx)
+	must(t, err)
+	if !st.Held || opened != 2 {
+		t.Errorf("after Close: held %t with %d connections opened, want held with 2", st.Held, opened)
+	}
+	must(t, local.Close())
 }

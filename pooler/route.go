@@ -27,9 +27,11 @@ import (
 // PgBouncer before 1.24 cannot disconnect one client. There Route waits for such a transaction, bounded by Timeout,
 // then resumes and returns [ErrLeftover].
 //
-// A target without hosts refuses: waiting clients are disconnected, and later ones get an error instead of waiting
-// for query_wait_timeout, until the next Route. (For that Route also SETs query_wait_timeout where it governs the
-// whole pooler; with Databases, the first client of a user may wait for its query_wait_timeout.)
+// A target without hosts refuses until the next Route. The address alone does not do that: PgBouncer keeps a client
+// whose server does not answer for its query_wait_timeout. So waiting clients are disconnected, and query_wait_timeout
+// is SET to 0.05 s, which the next RELOAD undoes. With Databases, where that setting belongs to others too, all
+// clients of these databases are disconnected (KILL db) and new ones are not admitted (DISABLE db), until a Route to
+// a host ENABLEs the database again. A restart of PgBouncer forgets both; a Route that refuses again restores them.
 //
 // After an error before the verification nothing was resumed. [ErrShuttingDown]: PgBouncer is going away and refuses
 // a global RESUME.
@@ -59,6 +61,9 @@ func (s *session) route(ctx context.Context, to Target) (err error) {
 	if err := r.look(ctx); err != nil {
 		return err
 	}
+	if err := r.admit(ctx); err != nil {
+		return err
+	}
 	if err := r.install(ctx); err != nil {
 		return err
 	}
@@ -67,7 +72,7 @@ func (s *session) route(ctx context.Context, to Target) (err error) {
 		return leftover
 	}
 	if to.Refuses() {
-		if err := r.refuseFast(ctx); err != nil {
+		if err := r.refuseLater(ctx); err != nil {
 			return err
 		}
 	}
@@ -78,7 +83,7 @@ func (s *session) route(ctx context.Context, to Target) (err error) {
 		return leftover
 	}
 	if to.Refuses() {
-		if err := r.endWaiting(ctx); err != nil {
+		if err := r.refuseNow(ctx); err != nil {
 			return err
 		}
 	}
@@ -244,43 +249,6 @@ func linkedTo(servers []SocketRow) func(SocketRow) bool {
 		links[s.Link] = s.Link != ""
 	}
 	return func(client SocketRow) bool { return links[client.Ptr] }
-}
-
-// refuseFast bounds how long a client waits for the server that will never come. It lasts until the next RELOAD.
-// PgBouncer itself looks three times a second.
-func (r *route) refuseFast(ctx context.Context) error {
-	if len(r.l.Databases) > 0 {
-		return nil // the setting is global and belongs to others too
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.l.timeout())
-	defer cancel()
-	return r.console.Set(ctx, "query_wait_timeout", "0.05")
-}
-
-// endWaiting disconnects the clients that a hold had queued. PgBouncer itself would leave them until their
-// query_wait_timeout, since a refused connection fails only the clients that come after it.
-func (r *route) endWaiting(ctx context.Context) error {
-	able := versionAtLeast(r.console.Version(), 1, 24)
-	for end := time.Now().Add(min(time.Second, r.l.timeout())); ; {
-		if err := r.lookActivity(ctx, &r.now); err != nil {
-			return err
-		}
-		if r.now.waiting == 0 || time.Now().After(end) {
-			return nil
-		}
-		if able && r.now.logins == 0 {
-			killed, err := r.killClients(ctx, func(c SocketRow) bool { return c.State == "waiting" })
-			if err != nil {
-				return err
-			}
-			if killed > 0 {
-				continue
-			}
-		}
-		if err := sleep(ctx, 2*time.Millisecond); err != nil {
-			return err
-		}
-	}
 }
 
 // resume undoes every pause that concerns the databases that matter, and verifies it.

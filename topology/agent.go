@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +65,7 @@ func (a *Agent) Validate() error {
 	if err := checkName("Agent.Name", a.Name); err != nil {
 		errs = append(errs, err)
 	}
-	if !a.Listen.IsValid() || a.Listen.Addr().IsUnspecified() {
+	if !a.Listen.IsValid() || a.Listen.Addr().IsUnspecified() || a.Listen.Port() == 0 {
 		errs = append(errs, fmt.Errorf("topology: Agent.Listen %v of %q is not an address that Envoy can connect to", a.Listen, a.Name))
 	}
 	if a.Pooler == nil {
@@ -100,7 +99,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	r := &agentRun{
 		Agent: a, log: a.logger().With("pooler", a.Name, "service", a.Service.String(), "cluster", a.Path),
 		running: &running, news: make(chan record.Pooler, 1),
-		drained: make(chan error, 1), fresh: make(chan patroni.Leadership, 1), peers: map[string]bool{},
+		fresh: make(chan patroni.Leadership, 1), peers: map[string]bool{},
 	}
 	r.patience = a.Patience
 	if r.patience == 0 {
@@ -120,11 +119,15 @@ type agentRun struct {
 	reason  string
 	since   time.Time
 	err     error
-	live    pooler.State // as last read
-	isHeld  bool         // PAUSE is in effect
-	drain   bool         // and nothing is on a server any more
-	holding context.CancelFunc
-	drained chan error // the end of the Hold under way
+	said    string // the error that was logged last, and when: one that stays is not logged ten times a second
+	saidAt  time.Time
+	live    pooler.State       // as last read
+	isHeld  bool               // PAUSE is in effect
+	drain   bool               // and nothing is on a server any more
+	holding context.CancelFunc // of the Hold under way; nil: none
+	drained chan error         // and its end; nil: none
+	heldAt  time.Time          // when it was sent
+	holdAt  time.Time          // a Hold that failed is not sent again before this
 	waking  context.CancelFunc
 	nowake  atomic.Bool // Patroni refused to be woken
 
@@ -135,7 +138,7 @@ type agentRun struct {
 	committed bool      // and was past its point of no return
 	fresh     chan patroni.Leadership
 	freshing  bool
-	peers     map[string]bool // live agents
+	peers     map[string]bool // live agents of the write service
 	news      chan record.Pooler
 	told      record.Pooler
 }
@@ -161,7 +164,7 @@ func (r *agentRun) run(ctx context.Context) error {
 	for {
 		r.tell()
 		var deadline <-chan time.Time
-		if t := r.nextDeadline(); !t.IsZero() {
+		if t := r.nextMoment(); !t.IsZero() {
 			deadline = time.After(time.Until(t))
 		}
 		var again <-chan time.Time
@@ -173,6 +176,9 @@ func (r *agentRun) run(ctx context.Context) error {
 			if !ok {
 				return r.ended(ctx, waitLeads())
 			}
+			if l.Phase == patroni.Writable && r.proven() && l.Addr == r.lead.Addr && l.Epoch == r.lead.Epoch && l.At.Before(r.lead.At) {
+				l.At = r.lead.At // proven anew in between, and not lost since
+			}
 			r.lead = l
 		case s, ok := <-ours:
 			if !ok {
@@ -181,11 +187,11 @@ func (r *agentRun) run(ctx context.Context) error {
 			r.sawRecords(s)
 		case l := <-r.fresh:
 			r.freshing = false
-			if l.Phase == patroni.Writable {
+			if l.Phase == patroni.Writable && r.stuck() { // else something newer was seen meanwhile
 				r.lead = l
 			}
 		case err := <-r.drained:
-			r.sawDrained(ctx, err)
+			r.sawHoldEnd(ctx, err)
 		case <-deadline:
 		case <-again:
 			r.sawPooler(ctx)
@@ -201,7 +207,7 @@ func (r *agentRun) ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return fmt.Errorf("topology: agent %s: %w", r.Name, err)
+	return fmt.Errorf("topology: agent %s: %w", r.Name, orEnded(err))
 }
 
 // start reads what the pooler has. A pause that nobody owns becomes a hold with a fresh deadline.
@@ -216,7 +222,16 @@ func (r *agentRun) start(ctx context.Context) error {
 		if err != nil {
 			r.log.WarnContext(ctx, "the pooler's mark is not an epoch; starting without one", "error", err)
 		}
-		r.route, r.epoch, r.err = st.Target, epoch, nil
+		r.route, r.epoch, r.home, r.err = st.Target, epoch, netip.AddrPort{}, nil
+		if epoch.IsZero() {
+			// A route that was cut off between its two halves: the file is ahead of what is live. Where its epoch was
+			// proven is not known for certain (a person may have edited the file), that it must not go back is.
+			if r.epoch, err = patroni.ParseEpoch(st.File.Mark); err != nil {
+				r.epoch = patroni.Epoch{}
+			}
+		} else if len(st.Target.Hosts) > 0 {
+			r.home = st.Target.Hosts[0]
+		}
 		switch {
 		case st.Held:
 			r.isHeld, r.drain = true, st.Drained
@@ -256,8 +271,10 @@ func (r *agentRun) sawRecords(s dcs.Snapshot) {
 	r.operation = op
 	poolers, _ := record.PoolersOf(s, r.Path) // one that cannot be read counts as absent
 	clear(r.peers)
-	for name := range poolers {
-		r.peers[name] = true
+	for name, p := range poolers {
+		if p.Service == Write.String() { // the others wake nobody
+			r.peers[name] = true
+		}
 	}
 }
 
@@ -282,24 +299,36 @@ func (r *agentRun) sawPooler(ctx context.Context) {
 	r.err = nil
 	switch {
 	case r.state == Held && !st.Held:
+		if r.holding != nil && time.Since(r.heldAt) < look {
+			break // it is on its way
+		}
+		r.stopHold()
 		r.isHeld, r.drain = false, false
 	case r.state == Held:
 		r.drain = r.drain || st.Drained
-	case r.state == Routed && (st.Held || !slices.Equal(st.Target.Hosts, r.route.Hosts)):
+	case r.state == Routed && r.settled() && (st.Held || !st.Target.SameHosts(r.route)):
 		r.log.WarnContext(ctx, "the pooler is not as it was left; routing it again", "held", st.Held, "target", st.Target.Hosts)
 		r.push(ctx, r.route)
 	}
 }
 
-func (r *agentRun) nextDeadline() time.Time {
-	t := r.deadline
-	if r.asking && !r.until.IsZero() && (t.IsZero() || r.until.Before(t)) {
-		t = r.until
+// nextMoment is when the clock alone may change what applies; zero: never. What has passed was seen by act.
+func (r *agentRun) nextMoment() (next time.Time) {
+	consider := func(t time.Time) {
+		if t.After(r.now) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
 	}
-	if r.state != Held {
-		return time.Time{}
+	if r.state == Held {
+		consider(r.deadline)
+		if r.asking {
+			consider(r.until)
+		}
 	}
-	return t
+	if r.state == Held || r.state == Failed {
+		consider(r.doubt.Add(time.Millisecond)) // a proof that begins now would count
+	}
+	return next
 }
 
 func (r *agentRun) fail(ctx context.Context, what string, err error) {
@@ -307,6 +336,10 @@ func (r *agentRun) fail(ctx context.Context, what string, err error) {
 		return
 	}
 	r.err = fmt.Errorf("%s: %w", what, err)
+	if r.err.Error() == r.said && time.Since(r.saidAt) < time.Minute {
+		return
+	}
+	r.said, r.saidAt = r.err.Error(), time.Now()
 	r.log.WarnContext(ctx, "an action on the pooler failed; it is tried again", "action", what, "error", err)
 }
 

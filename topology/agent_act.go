@@ -21,14 +21,22 @@ func (r *agentRun) act(ctx context.Context) {
 		r.actRead(ctx)
 		return
 	}
-	r.sawAsked()
+	there := false
 	for range len(writeRules) { // each rule at most once in a round
+		r.sawAsked()
 		rule := decide(&r.situation)
-		if rule == nil || !r.apply(ctx, rule) {
+		if rule == nil {
+			break
+		}
+		if !r.apply(ctx, rule) {
+			there = r.serves(ctx, r.aim(rule))
+			if r.state == Routed && !there { // what it is on is over
+				r.takeHold("a route failed")
+			}
 			break
 		}
 	}
-	if r.state == Held && !r.isHeld {
+	if r.state == Held && !r.isHeld && !there && !r.now.Before(r.holdAt) {
 		r.startHold(ctx)
 	}
 	r.proveAnew(ctx)
@@ -53,7 +61,7 @@ func (r *agentRun) sawAsked() {
 			r.doubt = r.now
 		case r.committed:
 			r.doubt = r.until
-		case r.operation.ID == "" && r.asker == r.stop:
+		case r.asker == r.stop:
 			r.doubt = r.now.Add(afterStop)
 		default:
 			r.doubt = r.now
@@ -76,24 +84,16 @@ const grace = 5 * time.Second
 func (r *agentRun) apply(ctx context.Context, rule *rule) bool {
 	switch rule.do {
 	case hold:
-		r.deadline = r.now.Add(r.patience)
-		r.doubt = r.now
-		if asked(&r.situation) {
-			r.deadline = r.until.Add(grace)
-		} else if lost(&r.situation) {
-			r.doubt = r.lead.Proof.At // the new proof begins when the source sees what we see
-		}
-		r.enter(rule.to, rule.when)
+		r.takeHold(rule.when)
 		r.startHold(ctx)
 		return true
 	case route:
-		to := pooler.Target{Hosts: []netip.AddrPort{r.lead.Addr}, Mark: r.lead.Epoch.String()}
-		if !r.push(ctx, to) {
+		if !r.push(ctx, r.aim(rule)) {
 			return false
 		}
-		r.epoch = r.lead.Epoch
+		r.epoch, r.home = r.lead.Epoch, r.lead.Addr
 	case refuse:
-		if !r.push(ctx, pooler.Target{Mark: r.epoch.String()}) {
+		if !r.push(ctx, r.aim(rule)) {
 			return false
 		}
 	}
@@ -103,13 +103,48 @@ func (r *agentRun) apply(ctx context.Context, rule *rule) bool {
 	return true
 }
 
-// push routes the pooler, bounded. A Hold under way is left behind: Route works beside it.
+// takeHold begins a hold with its deadline, and with the moment that a proof of the same primary must have begun after.
+func (r *agentRun) takeHold(reason string) {
+	r.deadline = r.now.Add(r.patience)
+	r.doubt = r.now
+	if asked(&r.situation) {
+		r.deadline = r.until.Add(grace)
+	} else if lost(&r.situation) {
+		r.doubt = r.lead.Proof.At // the new proof begins when the source sees what we see
+	}
+	r.enter(Held, reason)
+}
+
+// serves reports, after a Route that failed, whether it got so far that clients are served by its target: to hold them
+// again would help nobody.
+func (r *agentRun) serves(ctx context.Context, to pooler.Target) bool {
+	st, err := r.readPooler(ctx)
+	return err == nil && !st.Held && st.Target.SameHosts(to)
+}
+
+// settled reports whether the pooler belongs on the target that it was left on: nothing else is about to be done.
+func (r *agentRun) settled() bool {
+	if r.Service == Read {
+		hosts, _ := r.readHosts()
+		return len(hosts) == 0 || slices.Equal(hosts, r.route.Hosts)
+	}
+	return decide(&r.situation) == nil
+}
+
+// aim is the target that a rule routes to; without hosts it refuses.
+func (r *agentRun) aim(rule *rule) pooler.Target {
+	if rule.do == route {
+		return pooler.Target{Hosts: []netip.AddrPort{r.lead.Addr}, Mark: r.lead.Epoch.String()}
+	}
+	return pooler.Target{Mark: r.epoch.String()}
+}
+
+// push routes the pooler, bounded. A Hold under way is ended first, so that its pause cannot come after the route.
 func (r *agentRun) push(ctx context.Context, to pooler.Target) bool {
+	r.stopHold()
 	rctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err := r.Pooler.Route(rctx, to)
-	r.stopHold()
-	if err != nil {
+	if err := r.Pooler.Route(rctx, to); err != nil {
 		r.fail(ctx, "route", err)
 		return false
 	}
@@ -123,44 +158,51 @@ func (r *agentRun) startHold(ctx context.Context) {
 		return
 	}
 	hctx, cancel := context.WithCancel(ctx)
-	r.holding, r.isHeld, r.drain = cancel, true, false
-	r.running.Go(func() {
-		err := r.Pooler.Hold(hctx)
-		if hctx.Err() != nil {
-			return // left behind
-		}
-		r.drained <- err // one Hold at a time: there is room
-	})
+	end := make(chan error, 1) // of its own: the end of an earlier one is never taken for this one's
+	r.holding, r.drained, r.heldAt = cancel, end, time.Now()
+	r.isHeld, r.drain = true, false
+	send := r.Pooler.Hold
+	if u, ok := r.Pooler.(urgentHolder); ok && !r.asking {
+		send = u.HoldNow
+	}
+	r.running.Go(func() { end <- send(hctx) })
 }
 
+// stopHold ends the Hold under way; the pooler stays held. One that does not heed its context is left behind: Route
+// works beside it.
 func (r *agentRun) stopHold() {
 	if r.holding == nil {
 		return
 	}
 	r.holding()
-	r.holding = nil
 	select {
 	case <-r.drained:
-	default:
+	case <-time.After(100 * time.Millisecond):
 	}
+	r.holding, r.drained = nil, nil
 }
 
-func (r *agentRun) sawDrained(ctx context.Context, err error) {
-	r.stopHold()
+func (r *agentRun) sawHoldEnd(ctx context.Context, err error) {
+	r.holding()
+	r.holding, r.drained = nil, nil
 	if err != nil {
-		r.isHeld = false // tried again by act, after a pause
+		r.isHeld, r.holdAt = false, time.Now().Add(100*time.Millisecond)
 		r.fail(ctx, "hold", err)
 		return
 	}
 	r.drain = true
 }
 
+// stuck: nothing but the age of the proof keeps the pooler from its primary.
+func (r *agentRun) stuck() bool {
+	s := &r.situation
+	return (s.state == Held || s.state == Failed) && !asked(s) && s.proven() && s.order() == patroni.Same &&
+		!s.lead.At.After(s.doubt) && s.now.After(s.doubt)
+}
+
 // proveAnew asks for a proof that begins now, where the one that we have began before the doubt.
 func (r *agentRun) proveAnew(ctx context.Context) {
-	s := &r.situation
-	stuck := (s.state == Held || s.state == Failed) && !asked(s) && s.proven() && s.order() == patroni.Same &&
-		!s.lead.At.After(s.doubt) && s.now.After(s.doubt)
-	if !stuck || r.freshing {
+	if r.freshing || !r.stuck() {
 		return
 	}
 	r.freshing = true
@@ -177,6 +219,12 @@ func (r *agentRun) proveAnew(ctx context.Context) {
 				break
 			}
 		}
+		if found.Phase != patroni.Writable { // not at once again, whatever the reason
+			select {
+			case <-time.After(200 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
 		select {
 		case r.fresh <- found:
 		case <-ctx.Done():
@@ -185,23 +233,15 @@ func (r *agentRun) proveAnew(ctx context.Context) {
 }
 
 // actRead sends a read pooler to the fresh replicas. With none it goes to the proven primary, and with nothing proven
-// it stays where it is.
+// it stays where it is; only a pause that was found at start ends at its deadline.
 func (r *agentRun) actRead(ctx context.Context) {
-	if o := r.lead.Epoch.Compare(r.epoch, true); r.lead.Epoch.IsZero() || o != patroni.Same && o != patroni.Newer {
-		return
-	}
-	var hosts []netip.AddrPort
-	for _, rep := range r.lead.Replicas {
-		if rep.Fresh {
-			hosts = append(hosts, rep.Addr)
-		}
-	}
-	reason := "fresh replicas"
+	hosts, reason := r.readHosts()
 	if len(hosts) == 0 {
-		if !r.proven() {
-			return
+		if r.state == Held && expired(&r.situation) && r.push(ctx, pooler.Target{Mark: r.epoch.String()}) {
+			r.deadline = time.Time{}
+			r.enter(Failed, "the deadline has passed")
 		}
-		hosts, reason = []netip.AddrPort{r.lead.Addr}, "no fresh replica: the primary"
+		return
 	}
 	if r.state == Routed && slices.Equal(hosts, r.route.Hosts) {
 		r.epoch = r.lead.Epoch
@@ -214,9 +254,28 @@ func (r *agentRun) actRead(ctx context.Context) {
 		cancel()
 	}
 	if r.push(ctx, pooler.Target{Hosts: hosts, Mark: r.lead.Epoch.String()}) {
-		r.epoch = r.lead.Epoch
+		r.epoch, r.deadline = r.lead.Epoch, time.Time{}
 		r.enter(Routed, reason)
 	}
+}
+
+// readHosts is where a read pooler belongs, and why; none: nothing better is known than where it is.
+func (r *agentRun) readHosts() (hosts []netip.AddrPort, reason string) {
+	if o := r.lead.Epoch.Compare(r.epoch, true); r.lead.Epoch.IsZero() || o != patroni.Same && o != patroni.Newer {
+		return nil, ""
+	}
+	for _, rep := range r.lead.Replicas {
+		if rep.Fresh {
+			hosts = append(hosts, rep.Addr)
+		}
+	}
+	if len(hosts) > 0 {
+		return hosts, "fresh replicas"
+	}
+	if !r.proven() {
+		return nil, ""
+	}
+	return []netip.AddrPort{r.lead.Addr}, "no fresh replica: the primary"
 }
 
 // wake makes the Patroni of the lost primary act now. The live agent with the lowest name does it at once, the others

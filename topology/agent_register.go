@@ -18,6 +18,9 @@ func (r *agentRun) tell() {
 	if r.asking && s.state == Held {
 		st.Operation = r.asker
 	}
+	if st.Err == nil && r.Service == Write && strange(s) {
+		st.Err = fmt.Errorf("%s is proven at epoch %s and is not followed: %s", s.lead.Member, s.lead.Epoch, s.order())
+	}
 	r.mu.Lock()
 	r.published = st
 	r.mu.Unlock()
@@ -63,8 +66,11 @@ func (r *agentRun) enlist(ctx context.Context) error {
 
 // checkName refuses a name that cannot be the last element of a key.
 func checkName(field, name string) error {
-	if name == "" {
+	switch name {
+	case "":
 		return fmt.Errorf("topology: %s is empty", field)
+	case ".", "..":
+		return fmt.Errorf("topology: %s %q cannot be part of a key", field, name)
 	}
 	for _, r := range name {
 		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.' {

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -41,6 +42,9 @@ func (b *BeforeStop) Install(ctx context.Context) error {
 		return nil
 	}
 	_, err = b.Store.Put(ctx, key, record.Encode(&record.Hook{}), dcs.Version{})
+	if errors.Is(err, dcs.ErrConflict) {
+		return nil // another one was faster
+	}
 	return err
 }
 
@@ -73,7 +77,7 @@ func (b *BeforeStop) Run(ctx context.Context) error {
 	ctx, cancel = context.WithTimeoutCause(ctx, orDefault(b.Budget, 2*time.Second), errors.New("the fleet did not hold in time"))
 	defer cancel()
 	return b.Store.Lease(ctx, func(ctx context.Context, w dcs.Writer) error {
-		r := record.BeforeStop{Created: c.LeaderVersion.Created, Limit: orDefault(b.Limit, time.Minute)}
+		r := record.BeforeStop{ID: rand.Text()[:12], Created: c.LeaderVersion.Created, Limit: orDefault(b.Limit, time.Minute)}
 		if _, err := w.Put(ctx, record.BeforeStopKey(b.Path, b.Member), record.Encode(&r), dcs.Version{}); err != nil {
 			return err // a conflict: another one runs already
 		}
@@ -100,7 +104,11 @@ func fleetHeld(s dcs.Snapshot, path string) (bool, error) {
 		return false, err
 	}
 	for name, f := range fleet {
-		if p, live := poolers[name]; live && f.Service == Write.String() && (p.State != string(Held) || !p.Drained) {
+		p, live := poolers[name]
+		if !live || f.Service != Write.String() || p.State == string(Failed) { // refuses clients: nothing runs there
+			continue
+		}
+		if p.State != string(Held) || !p.Drained {
 			return false, nil
 		}
 	}

@@ -38,8 +38,8 @@ func (c Cluster) validate(role string) error {
 
 // CheckPath refuses what is not /namespace/scope, or /namespace/scope/group with Citus.
 func CheckPath(path string) error {
-	if err := dcs.CheckKey("Path", path); err != nil {
-		return err
+	if err := dcs.CheckKey("path", path); err != nil {
+		return fmt.Errorf("Path: %w", err)
 	}
 	parts := strings.Split(path[1:], "/")
 	group := len(parts) == 3 && strings.Trim(parts[2], "0123456789") == ""
@@ -62,6 +62,14 @@ func (c Cluster) logger() *slog.Logger {
 		return c.Logger
 	}
 	return slog.New(slog.DiscardHandler)
+}
+
+// orEnded is the reason why a watch ended: a sequence that just stops, against its contract, has none.
+func orEnded(err error) error {
+	if err == nil {
+		return errors.New("a watch ended without a reason")
+	}
+	return err
 }
 
 // once refuses a second concurrent Run of one role.

@@ -99,7 +99,7 @@ func (r *controlRun) run(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				return fmt.Errorf("topology: control plane %s: %w", r.Name, wait())
+				return fmt.Errorf("topology: control plane %s: %w", r.Name, orEnded(wait()))
 			}
 			last = s
 		case <-changed:
@@ -130,18 +130,20 @@ func (r *controlRun) apply(ctx context.Context, s dcs.Snapshot) error {
 			next[service] = nil
 		}
 	}
+	var errs []error
 	for service, e := range next {
 		if old, ok := r.set[service]; ok && slices.Equal(old, e) {
 			continue
 		}
 		version, err := r.Router.Set(ctx, service, e)
 		if err != nil {
-			return err
+			errs = append(errs, fmt.Errorf("service %s: %w", service, err)) // the other services go on
+			continue
 		}
 		r.set[service], r.versions[service] = e, version
 		r.log.InfoContext(ctx, "endpoints", "service", service, "version", version, "endpoints", len(e))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // endpoints makes each service's endpoints from the roster. A pooler that refuses its clients gets no new ones as long
@@ -161,10 +163,12 @@ func endpoints(fleet map[string]record.Fleet, poolers map[string]record.Pooler) 
 		}
 		out[f.Service] = append(out[f.Service], e)
 	}
-	for _, e := range out {
+	for service, e := range out {
 		slices.SortFunc(e, func(a, b envoyconf.Endpoint) int {
 			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Health, b.Health))
 		})
+		// A pooler that was renamed has two entries until the old one is removed: one endpoint, of the better health.
+		out[service] = slices.CompactFunc(e, func(a, b envoyconf.Endpoint) bool { return a.Addr == b.Addr })
 	}
 	return out
 }

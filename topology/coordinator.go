@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -63,6 +62,8 @@ func (c *Coordinator) Do(ctx context.Context, op Operation) (Report, error) {
 			who = fmt.Sprintf("%s (a %s in phase %s)", o.Owner, o.Kind, o.Phase)
 		}
 		err = &RefusedError{[]Refusal{{"another operation is running: " + who, "wait until it is over"}}}
+	} else if r.version == (dcs.Version{}) && errors.Is(err, dcs.ErrConflict) {
+		err = &RefusedError{[]Refusal{{"another operation was running until now", "try again"}}}
 	}
 	return r.report, err
 }
@@ -107,54 +108,70 @@ type coordination struct {
 	leads    <-chan patroni.Leadership
 	clusters <-chan patroni.Cluster
 	ours     <-chan dcs.Snapshot
-	ended    func() error
+	ends     [3]func() error // of these, in this order: why it ended
 	picture
 }
 
 // follow opens the watches that the operation lives on. The result closes them.
 func (r *coordination) follow(ctx context.Context) (stop func()) {
 	wctx, cancel := context.WithCancel(ctx)
-	var w1, w2, w3 func() error
-	r.leads, w1 = dcs.Latest(r.leaders(false).Watch(wctx))
-	r.clusters, w2 = dcs.Latest(patroni.Watch(wctx, r.Store, r.Path))
-	r.ours, w3 = dcs.Latest(r.Store.Watch(wctx, record.Dir(r.Path)))
-	r.ended = sync.OnceValue(func() error { cancel(); return errors.Join(w1(), w2(), w3()) })
-	return func() { _ = r.ended() } // the reason was returned by await
+	r.leads, r.ends[0] = dcs.Latest(r.leaders(false).Watch(wctx))
+	r.clusters, r.ends[1] = dcs.Latest(patroni.Watch(wctx, r.Store, r.Path))
+	r.ours, r.ends[2] = dcs.Latest(r.Store.Watch(wctx, record.Dir(r.Path)))
+	return func() {
+		cancel()
+		for _, end := range r.ends {
+			_ = end() // the reason was returned by await
+		}
+	}
 }
 
-// await takes levels until done says so, or why not.
+// await takes levels until done says so, or why not. It is for one goroutine at a time.
 func (r *coordination) await(ctx context.Context, done func() bool) error {
 	for !done() {
-		var ok bool
+		var ended func() error // the watch that ended
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case l, open := <-r.leads:
-			if ok = open; ok {
+			if open {
 				r.lead = l
+			} else {
+				ended = r.ends[0]
 			}
 		case c, open := <-r.clusters:
-			if ok = open; ok {
+			if open {
 				r.cluster = c
+			} else {
+				ended = r.ends[1]
 			}
 		case s, open := <-r.ours:
-			if ok = open; ok && s.Known() {
-				var e1, e2, err error
-				r.fleet, e1 = record.FleetOf(s, r.Path)
-				r.poolers, e2 = record.PoolersOf(s, r.Path)
-				r.hooks, err = record.HooksOf(s, r.Path)
-				r.broken = errors.Join(e1, e2, err)
-				r.sawHeld()
+			if open {
+				r.sawRecords(s)
+			} else {
+				ended = r.ends[2]
 			}
 		}
-		if !ok {
+		if ended != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return r.ended()
+			return orEnded(ended())
 		}
 	}
 	return nil
+}
+
+func (r *coordination) sawRecords(s dcs.Snapshot) {
+	if !s.Known() {
+		return
+	}
+	var errs [3]error
+	r.fleet, errs[0] = record.FleetOf(s, r.Path)
+	r.poolers, errs[1] = record.PoolersOf(s, r.Path)
+	r.hooks, errs[2] = record.HooksOf(s, r.Path)
+	r.broken = errors.Join(errs[:]...)
+	r.sawHeld()
 }
 
 // sawHeld keeps when the first pooler was seen to hold for this operation.
@@ -204,8 +221,7 @@ func (r *coordination) locked(ctx context.Context, w dcs.Writer, held dcs.Versio
 		}
 	}
 	if err := r.step("switch", func() (string, error) { return r.switchOver(ctx, w) }); err != nil {
-		var refused *patroni.Error
-		if errors.As(err, &refused) && !errors.Is(err, patroni.ErrUnknown) || errors.Is(err, errNotSent) {
+		if errors.Is(err, errNotTaken) {
 			return r.release(ctx, w, plan.Poolers, "switch", err)
 		}
 		return fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -303,14 +319,14 @@ func (r *coordination) hold(ctx context.Context, w dcs.Writer, names []string) (
 	return fmt.Sprintf("%d poolers hold, nothing runs", len(names)), nil
 }
 
-// errNotSent: the request to Patroni was certainly not sent.
-var errNotSent = errors.New("the switchover was not asked for")
+// errNotTaken: Patroni certainly does nothing; it was not asked, or it refused.
+var errNotTaken = errors.New("Patroni did not begin a switchover")
 
 func (r *coordination) switchOver(ctx context.Context, w dcs.Writer) (string, error) {
 	leader, _ := r.cluster.Member(r.rec.From)
 	if err := r.phase(ctx, w, record.Switch); err != nil {
 		// Whether or not it was written, nothing was sent to Patroni.
-		return "", fmt.Errorf("%w: %w", errNotSent, err)
+		return "", fmt.Errorf("%w: %w", errNotTaken, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.op.limit()-r.op.budget(), errors.New("no new primary in time"))
 	defer cancel()
@@ -330,31 +346,42 @@ func (r *coordination) switchOver(ctx context.Context, w dcs.Writer) (string, er
 			return r.lead.Phase == patroni.Writable && r.lead.Epoch.Compare(r.rec.Epoch, r.lead.Addr == r.before) == patroni.Newer
 		})
 	}()
-	for {
-		select {
-		case err := <-seen:
-			cancel()
-			if answer != nil {
-				<-answer
-			}
-			if err != nil {
-				return "", err
-			}
-			r.report.After = r.lead.Epoch
-			if r.lead.Member != r.rec.To {
-				r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s took over instead of %s", r.lead.Member, r.rec.To))
-				r.report.To = r.lead.Member
-			}
-			return r.lead.Member + " is proven writable at epoch " + r.lead.Epoch.String(), nil
-		case err := <-answer:
-			answer = nil
-			if err != nil && !errors.Is(err, patroni.ErrUnknown) {
-				stop()
-				<-seen
-				return "", err
-			}
+	var failed, refusal error // why it is not seen, and Patroni's refusal
+	select {
+	case failed = <-seen:
+		cancel()
+		refusal = refused(<-answer)
+	case err := <-answer:
+		if refusal = refused(err); refusal != nil {
+			stop()
 		}
+		failed = <-seen
 	}
+	if failed == nil { // proven, whatever was answered
+		return r.tookOver(), nil
+	}
+	if refusal != nil {
+		return "", fmt.Errorf("%w: %w", errNotTaken, refusal)
+	}
+	return "", failed
+}
+
+// refused is the answer of Patroni if it is one that says that nothing was begun.
+func refused(answer error) error {
+	if errors.Is(answer, patroni.ErrUnknown) {
+		return nil
+	}
+	return answer
+}
+
+// tookOver reports the new primary that was seen.
+func (r *coordination) tookOver() string {
+	r.report.After = r.lead.Epoch
+	if r.lead.Member != r.rec.To {
+		r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s took over instead of %s", r.lead.Member, r.rec.To))
+		r.report.To = r.lead.Member
+	}
+	return r.lead.Member + " is proven writable at epoch " + r.lead.Epoch.String()
 }
 
 func (r *coordination) routed(ctx context.Context, names []string) (string, error) {
@@ -374,13 +401,44 @@ func (r *coordination) routed(ctx context.Context, names []string) (string, erro
 	return fmt.Sprintf("%d poolers are routed on their own proof", len(names)), nil
 }
 
+// reread learns the version of our record after a write that failed; an error: it is ours no more.
+func (r *coordination) reread(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+		snap, err := r.Store.Get(ctx, record.Dir(r.Path))
+		if err != nil {
+			continue // the store is in trouble
+		}
+		e, _ := snap.Get(record.OperationKey(r.Path))
+		if o, err := record.Decode[record.Operation](e); err != nil || o.ID != r.rec.ID {
+			return errors.New("the operation's record is gone")
+		}
+		r.version = e.Version
+		return nil
+	}
+}
+
 // release calls the operation off: agents resume on proof. It also works when ctx has ended.
 func (r *coordination) release(ctx context.Context, w dcs.Writer, names []string, step string, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := r.step("undo", func() (string, error) {
-		if err := r.phase(ctx, w, record.Release); err != nil {
-			return "", err // the record goes with our lease, and the agents resume on proof then
+		for {
+			err := r.phase(ctx, w, record.Release)
+			if err == nil {
+				break
+			}
+			// Without it the record goes with our lease, and agents that saw the switch phase wait until its time is over.
+			if errors.Is(err, dcs.ErrLeaseLost) {
+				return "", err
+			}
+			if rerr := r.reread(ctx); rerr != nil {
+				return "", errors.Join(err, rerr)
+			}
 		}
 		var missing []string
 		err := r.await(ctx, func() bool {

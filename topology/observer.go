@@ -81,27 +81,36 @@ func (o *Observer) watch(ctx context.Context) iter.Seq2[partial, error] {
 		var c patroni.Cluster
 		var s dcs.Snapshot
 		for {
-			var ok bool
+			var ended func() error // the watch that ended
 			select {
 			case v, open := <-leads:
-				if ok = open; ok {
+				if open {
 					l = v
+				} else {
+					ended = w1
 				}
 			case v, open := <-clusters:
-				if ok = open; ok {
+				if open {
 					c = v
+				} else {
+					ended = w2
 				}
 			case v, open := <-ours:
-				if ok = open; ok {
+				if open {
 					s = v
+				} else {
+					ended = w3
 				}
 			}
 			v := partial{View: view(o.Path, c, l, s)}
 			proving := o.Leaders != nil && l.Phase != patroni.Writable && l.Phase != patroni.Vacant
 			v.complete = c.Known() && s.Known() && l.Phase != patroni.Unknown && !proving
-			if !ok {
-				cancel()
-				yield(v, errors.Join(context.Cause(ctx), w1(), w2(), w3()))
+			if ended != nil {
+				err := context.Cause(ctx)
+				if err == nil {
+					err = orEnded(ended())
+				}
+				yield(v, err)
 				return
 			}
 			if !yield(v, nil) {
@@ -139,7 +148,8 @@ func view(path string, c patroni.Cluster, l patroni.Leadership, s dcs.Snapshot) 
 	fleet, err1 := record.FleetOf(s, path)
 	poolers, err2 := record.PoolersOf(s, path)
 	planes, err3 := record.ControlPlanesOf(s, path)
-	if err := errors.Join(err1, err2, err3); err != nil && v.Stale == "" {
+	op, operates, err4 := record.OperationOf(s, path)
+	if err := errors.Join(err1, err2, err3, err4); err != nil && v.Stale == "" {
 		v.Stale = err.Error()
 	}
 	for _, name := range slices.Sorted(maps.Keys(fleet)) {
@@ -156,7 +166,7 @@ func view(path string, c patroni.Cluster, l patroni.Leadership, s dcs.Snapshot) 
 		}
 		v.ControlPlanes = append(v.ControlPlanes, cp)
 	}
-	if op, ok, err := record.OperationOf(s, path); ok && err == nil {
+	if operates && err4 == nil {
 		v.Operation = &OperationView{op.ID, op.Kind, op.From, op.To, op.Phase, op.Owner, op.Since}
 	}
 	return v

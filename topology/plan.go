@@ -55,6 +55,10 @@ func planSwitchover(op Switchover, p picture) Plan {
 		refuse(fmt.Sprintf("no primary is proven writable (%s: %s)", p.lead.Phase, p.lead.Reason), "wait for a primary, or see why there is none")
 	case p.lead.Stale != nil:
 		refuse("the store does not answer: "+p.lead.Stale.Error(), "wait until it does")
+	default:
+		if m, _ := p.cluster.Member(p.lead.Member); m.API == "" {
+			refuse("the REST address of the primary "+p.lead.Member+" is not known", "see restapi.connect_address in its Patroni's configuration")
+		}
 	}
 	if p.cluster.Config.Paused {
 		refuse("the cluster is in maintenance mode", "resume it: patronictl resume")
@@ -93,6 +97,8 @@ func (p picture) refusePoolers(refuse func(reason, remedy string)) []string {
 			refuse("the agent of pooler "+name+" cannot hold for an operation", "use a newer agent")
 		case a.State != string(Routed):
 			refuse(fmt.Sprintf("pooler %s is %s (%s)", name, a.State, a.Reason), "wait until it is routed")
+		case p.lead.Phase == patroni.Writable && a.Epoch.Compare(p.lead.Epoch, true) != patroni.Same:
+			refuse(fmt.Sprintf("pooler %s is at epoch %s, the primary at %s", name, a.Epoch, p.lead.Epoch), "wait until it has followed")
 		case a.Error != "":
 			refuse("pooler "+name+": "+a.Error, "mend it first")
 		}

@@ -26,8 +26,9 @@ const (
 type situation struct {
 	now   time.Time
 	state PoolerState
-	route pooler.Target // what the pooler is on; no hosts: refusing
-	epoch patroni.Epoch // the leadership that the route belongs to
+	route pooler.Target  // what the pooler is on; no hosts: refusing
+	epoch patroni.Epoch  // the leadership that the route belongs to
+	home  netip.AddrPort // where it was proven, also while clients are refused; not valid: not known
 	lead  patroni.Leadership
 
 	operation record.Operation             // zero: none
@@ -50,7 +51,12 @@ func (s *situation) addr() netip.AddrPort {
 
 // order says how the proven leadership stands to the route's.
 func (s *situation) order() patroni.Order {
-	return s.lead.Epoch.Compare(s.epoch, s.lead.Addr == s.addr() || len(s.route.Hosts) == 0)
+	same := s.lead.Addr == s.home
+	if len(s.route.Hosts) == 0 || !s.home.IsValid() {
+		// No address to stay on: what does not go back may be anywhere.
+		same = same || s.lead.Epoch.Created >= s.epoch.Created
+	}
+	return s.lead.Epoch.Compare(s.epoch, same)
 }
 
 func (s *situation) proven() bool { return s.lead.Phase == patroni.Writable }
@@ -81,7 +87,7 @@ func asker(s *situation) (id string, limit time.Duration) {
 		}
 	}
 	if stopping {
-		return fmt.Sprintf("stop of %s/%d", s.lead.Member, stop.Created), stop.Limit
+		return fmt.Sprintf("stop of %s/%s", s.lead.Member, stop.ID), stop.Limit
 	}
 	return "", 0
 }
@@ -96,7 +102,7 @@ func moved(s *situation) bool {
 	return s.lead.Member != "" && s.lead.Addr.IsValid() && s.lead.Addr != s.addr()
 }
 
-// strange: a proven leadership that must not be followed, on the address that we are on.
+// strange: a proven leadership that must not be followed.
 func strange(s *situation) bool {
 	return s.proven() && slices.Contains([]patroni.Order{patroni.Older, patroni.Rebuilt, patroni.Foreign}, s.order())
 }

@@ -13,7 +13,8 @@ import (
 // LeaderSource tells who leads the cluster and what is proven of it; [patroni.Source] is the one for Patroni.
 //
 // Watch yields levels: the last known state, again and again, with Stale when it cannot be confirmed. Each range
-// proves anew, so that a caller in doubt ranges again. A non-nil error is the last pair.
+// proves anew, so that a caller in doubt ranges again. A non-nil error is the last pair. What an agent acts on: a
+// Writable leadership has Addr, Epoch and, as At, when its proof began; a primary that is lost is seen by its Proof.
 type LeaderSource interface {
 	Watch(ctx context.Context) iter.Seq2[patroni.Leadership, error]
 }
@@ -49,6 +50,11 @@ type EnvoyConfig interface {
 type envoyReporter interface {
 	Envoys() []envoyconf.EnvoyStatus
 	Changed() <-chan struct{}
+}
+
+// urgentHolder is the ability of a Pooler to hold at any price, where the primary is lost.
+type urgentHolder interface {
+	HoldNow(ctx context.Context) error
 }
 
 // checkpointer is the ability of a Prober to make a server write its dirty buffers.

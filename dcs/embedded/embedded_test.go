@@ -15,7 +15,7 @@ import (
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
-	"github.com/pgconvoy/pgconvoy/dcs/internal/leak"
+	"github.com/pgconvoy/pgconvoy/internal/leak"
 )
 
 func start(t *testing.T, c embedded.Config) *embedded.Server {

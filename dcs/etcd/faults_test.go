@@ -15,7 +15,7 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
 	"github.com/pgconvoy/pgconvoy/dcs/etcd"
-	"github.com/pgconvoy/pgconvoy/dcs/internal/leak"
+	"github.com/pgconvoy/pgconvoy/internal/leak"
 )
 
 const dir = "/demo"

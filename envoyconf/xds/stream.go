@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"google.golang.org/grpc/peer"
@@ -66,9 +67,7 @@ func (st *stream) close() {
 func (st *stream) greet(node string, has map[string]string) {
 	st.greeted = true
 	st.node = node
-	for service, version := range has {
-		st.has[service] = version
-	}
+	maps.Copy(st.has, has)
 	st.server.notify()
 }
 

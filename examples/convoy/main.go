@@ -12,9 +12,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/pgconvoy/pgconvoy/topology"
 )
@@ -32,6 +35,8 @@ const usage = `usage: convoy <command> [flags]
 var errUsage = errors.New("wrong usage")
 
 func main() {
+	// The embedded etcd would print an error each time that Patroni ends one of its watches.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()

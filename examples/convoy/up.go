@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -21,14 +22,18 @@ func up(ctx context.Context, args []string) error {
 	file := f.String("spec", "", "`file` with a topology.Spec as YAML or JSON; default: three nodes, three write and two read poolers")
 	dir := f.String("dir", "", "`folder` for data and logs, kept for the next run; default: a temporary one, removed at the end")
 	ready := f.String("ready-file", "", "`file` to write one JSON object to when all is routed: DSNs, addresses, process ids")
-	store := f.String("dcs", "embedded", "configuration store: `embedded`")
+	store := f.String("dcs", "embedded", "configuration `store`: embedded, or etcd")
+	endpoints := f.String("dcs-endpoints", "", "comma-separated `addresses` of your etcd; with -dcs etcd")
 	nodes := f.Int("nodes", 0, "`number` of database nodes; default: the spec's, or 3")
 	poolers := f.Int("poolers", 0, "`number` of write poolers; default: the spec's, or 3")
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	if *store != "embedded" {
-		return misuse(f, "-dcs %q is not known; it is embedded", *store)
+	if *store != "embedded" && *store != "etcd" {
+		return misuse(f, "-dcs %q is not known; it is embedded or etcd", *store)
+	}
+	if (*store == "etcd") != (*endpoints != "") {
+		return misuse(f, "-dcs etcd and -dcs-endpoints go together")
 	}
 	if *nodes < 0 || *nodes > 50 || *poolers < 0 || *poolers > 50 {
 		return misuse(f, "-nodes and -poolers are from 1 to 50")
@@ -48,11 +53,10 @@ func up(ctx context.Context, args []string) error {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%6.2f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-	r := local.Runner{Dir: *dir, Progress: func(what string) {
-		if what != "" {
-			say("waiting for %s", what)
-		}
-	}}
+	r := local.Runner{Dir: *dir, Progress: func(what string) { say("waiting for %s", what) }}
+	if *endpoints != "" {
+		r.Etcd = strings.Split(*endpoints, ",")
+	}
 	err = r.Run(ctx, spec, func(ctx context.Context, s *local.Stack) error {
 		paths := []string{filepath.Join(s.Dir(), readyName)}
 		if *ready != "" {

@@ -6,10 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/pgconvoy/pgconvoy/topology"
 	"github.com/pgconvoy/pgconvoy/topology/ledger"
@@ -20,6 +23,8 @@ import (
 const calm = 3 * time.Second
 
 func main() {
+	// The embedded etcd would print an error each time that Patroni ends one of its watches.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)
 	stop()

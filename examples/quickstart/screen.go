@@ -51,11 +51,7 @@ func (s *screen) say(what string) {
 	fmt.Fprintf(s, "%6.2f s  %s\n", time.Since(s.began).Seconds(), what)
 }
 
-func (s *screen) waitFor(what string) {
-	if what != "" {
-		s.say("waiting for " + what)
-	}
-}
+func (s *screen) waitFor(what string) { s.say("waiting for " + what) }
 
 // rest ends the changing line.
 func (s *screen) rest() {

@@ -87,6 +87,7 @@ type Hook struct {
 // BeforeStop is the request of a running before-stop hook: its PostgreSQL is about to be stopped.
 type BeforeStop struct {
 	V       int           `json:"v"`
+	ID      string        `json:"id"`       // of this one stop: a primary may be restarted twice under one leadership
 	Created uint64        `json:"created"`  // creation revision of the leader key that the member holds
 	Limit   time.Duration `json:"limit_ns"` // how long an agent may hold for it, on the agent's own clock
 }

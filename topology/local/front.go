@@ -71,12 +71,15 @@ func (s *Stack) startPoolers(ctx, roles context.Context) error {
 		if err != nil {
 			return fmt.Errorf("local: %s: %w", p.Name, err)
 		}
+		control := &pooler.Local{Config: config, Connect: pooler.ConnectWith(admin), Keep: true}
 		agent := &topology.Agent{
 			Cluster: s.cluster(monitor, s.folder.secrets.Monitor), Name: p.Name, Service: p.Service(), Listen: p.Listen,
-			Pooler:  &pooler.Local{Config: config, Connect: pooler.ConnectWith(admin)},
-			Patroni: s.Patroni(),
+			Pooler: control, Patroni: s.Patroni(),
 		}
-		s.role(roles, "the agent of "+p.Name, agent.Run)
+		s.role(roles, "the agent of "+p.Name, func(ctx context.Context) error {
+			defer func() { _ = control.Close() }() // nothing is lost with it
+			return agent.Run(ctx)
+		})
 	}
 	return nil
 }

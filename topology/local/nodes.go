@@ -92,7 +92,7 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 			Listen: n.API, ConnectAddress: n.API,
 			Authentication: &patroni.Credentials{Username: restUser, Password: sec.REST},
 		},
-		Etcd3: &patroni.Etcd3Config{Hosts: []string{strings.TrimPrefix(s.dcs.Endpoint(), "http://")}},
+		Etcd3: &patroni.Etcd3Config{Hosts: s.dcs.hosts()},
 		Bootstrap: patroni.BootstrapConfig{
 			DCS: dynamic, InitDB: s.initdb(), PostBootstrap: bootstrap,
 		},

@@ -27,7 +27,7 @@ func (s *Stack) ready(ctx context.Context) error {
 	defer cancel()
 	missing := "the first view"
 	tell := func(what string) {
-		if what != missing {
+		if what != missing && what != "" {
 			s.progress(what)
 		}
 		missing = what
@@ -198,7 +198,7 @@ func (s *Stack) Info(ctx context.Context) (Info, error) {
 	v := s.View(ctx)
 	info := Info{
 		WriteDSN: s.WriteDSN(), DirectDSNs: map[string]string{}, Patroni: map[string]string{}, AdminDSNs: map[string]string{},
-		EnvoyAdmin: "http://" + s.spec.Envoy.Admin.String(), DCS: DCS{"embedded", []string{s.dcs.Endpoint()}},
+		EnvoyAdmin: "http://" + s.spec.Envoy.Admin.String(), DCS: DCS{s.dcs.kind, s.dcs.endpoints},
 		Path: s.spec.Path, Dir: s.folder.dir, PIDs: map[string]int{},
 	}
 	if s.reads() {

@@ -20,6 +20,7 @@ func Run(ctx context.Context, spec topology.Spec, fn func(ctx context.Context, s
 // Runner runs stacks in its own way. The zero value works.
 type Runner struct {
 	Dir      string       // where the stack keeps its data; empty: a temporary folder, removed at the end
+	Etcd     []string     // endpoints of an etcd of yours, without TLS and credentials; empty: one in this process
 	Binaries Binaries     // where the programs are; empty fields are looked for
 	Logger   *slog.Logger // of agents and the like; nil: silent
 	// Progress is told what the start is waiting for, each time that changes; nil: nobody is told.
@@ -97,7 +98,7 @@ func (r *Runner) prepare(ctx context.Context, spec topology.Spec) (*Stack, error
 		progress = func(string) {}
 	}
 	return &Stack{
-		spec: spec, folder: f, bin: binaries, versions: versions, log: logger, progress: progress,
+		spec: spec, folder: f, etcd: r.Etcd, bin: binaries, versions: versions, log: logger, progress: progress,
 		pids: map[string]int{}, began: time.Now(),
 	}, nil
 }

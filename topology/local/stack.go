@@ -21,7 +21,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
-	"github.com/pgconvoy/pgconvoy/dcs/embedded"
 	"github.com/pgconvoy/pgconvoy/envoyconf/xds"
 	"github.com/pgconvoy/pgconvoy/internal/proc"
 	"github.com/pgconvoy/pgconvoy/patroni"
@@ -37,10 +36,11 @@ type Stack struct {
 	log      *slog.Logger
 	progress func(string)
 	fail     context.CancelCauseFunc
+	etcd     []string // of the caller; empty: embedded
 	began    time.Time
 
 	starter *proc.Starter
-	dcs     *embedded.Server
+	dcs     *store
 	router  *xds.Server
 	grpc    *grpc.Server
 	xdsAddr netip.AddrPort
@@ -79,11 +79,9 @@ func (s *Stack) start(ctx context.Context) error {
 	}
 	rolesCtx, frontCtx, nodesCtx := cctx[0], cctx[1], cctx[2]
 	s.progress("the store")
-	dir := filepath.Join(s.folder.dir, "etcd")
 	var err error
-	s.dcs, err = embedded.Start(ctx, embedded.Config{Dir: dir, NoSync: s.folder.throwaway, Log: s.logFile("etcd")})
-	if err != nil {
-		return &stackError{"the embedded etcd", err}
+	if s.dcs, err = s.openStore(ctx); err != nil {
+		return err
 	}
 	if err := s.startHook(rolesCtx); err != nil {
 		return err
@@ -109,7 +107,7 @@ func (s *Stack) stop() error {
 	}
 	errs = append(errs, s.nodes.stop(), s.endOrphans())
 	if s.dcs != nil {
-		errs = append(errs, s.dcs.Close())
+		errs = append(errs, s.dcs.close())
 	}
 	if s.starter != nil {
 		s.starter.Close()
@@ -152,7 +150,7 @@ func (s *Stack) Dir() string { return s.folder.dir }
 func (s *Stack) Versions() map[string]string { return maps.Clone(s.versions) }
 
 // Store is the stack's configuration store.
-func (s *Stack) Store() dcs.Store { return s.dcs.Store() }
+func (s *Stack) Store() dcs.Store { return s.dcs.store }
 
 // WriteDSN leads an application through Envoy and a PgBouncer to the primary. It holds a password.
 func (s *Stack) WriteDSN() string {

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgconvoy/pgconvoy/topology"
+	"github.com/pgconvoy/pgconvoy/topology/ledger"
+	"github.com/pgconvoy/pgconvoy/topology/local"
+)
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"nonsense"}, {"up", "-nonsense"}, {"up", "surplus"}, {"up", "-dcs", "paper"}, {"up", "-nodes", "-1"},
+		{"up", "-dcs", "etcd"}, {"up", "-dcs-endpoints", "127.0.0.1:2379"},
+		{"view", "-dcs", "etcd"}, {"view", "-path", "/service/demo"}, {"switchover", "-budget", "soon"},
+	} {
+		if code := run(t.Context(), args); code != 2 {
+			t.Errorf("convoy %s: exit code %d, want 2", strings.Join(args, " "), code)
+		}
+	}
+	if code := run(t.Context(), []string{"up", "-h"}); code != 0 {
+		t.Errorf("convoy up -h: exit code %d, want 0", code)
+	}
+	if code := run(t.Context(), []string{"view", "-dir", t.TempDir()}); code != 1 {
+		t.Errorf("convoy view without a stack: exit code %d, want 1", code)
+	}
+}
+
+func TestSpecFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "spec.yaml")
+	text := "path: /service/shop\nnodes: [{name: a}, {name: b}]\ntiming: {loop_wait: 5}\nenvoy: {write: 127.0.0.1:5432}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec, err := readSpec(file)
+	if err != nil || spec.Path != "/service/shop" || len(spec.Nodes) != 2 || spec.Timing.LoopWait != 5 || spec.Envoy.Write.Port() != 5432 {
+		t.Errorf("%+v %v", spec, err)
+	}
+	if err := os.WriteFile(file, []byte("nodez: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readSpec(file); err == nil || !strings.Contains(err.Error(), "nodez") {
+		t.Errorf("an unknown field: %v, want an error that names it", err)
+	}
+}
+
+// TestCoordinatorKilled: a stack run by convoy up, a switchover by another process that is killed with -9 while the
+// poolers hold. Every pooler serves again within the hold's limit, by itself, and nothing is lost.
+func TestCoordinatorKilled(t *testing.T) {
+	if _, _, err := (local.Binaries{}).Find(t.Context()); err != nil {
+		if os.Getenv("PGCONVOY_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skipf("the programs of a stack are missing (make setup installs them): %v", err)
+	}
+	tmp := t.TempDir()
+	for d := tmp; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // the databases' user must get through
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("TMPDIR", tmp)
+	convoy := filepath.Join(tmp, "convoy")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", convoy, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	ready := filepath.Join(tmp, "ready.json")
+	up := exec.CommandContext(t.Context(), convoy, "up", "-ready-file", ready)
+	log, err := os.Create(filepath.Join(tmp, "up.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.Stdout, up.Stderr = log, log
+	if err := up.Start(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan error, 1)
+	go func() { gone <- up.Wait() }()
+	defer func() {
+		if err := up.Process.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+		if err := <-gone; err != nil {
+			t.Errorf("convoy up: %v", err)
+		}
+		if _, err := os.Stat(ready); err == nil {
+			t.Error("the ready file tells of a stack that is gone")
+		}
+	}()
+	var info local.Info
+	await(t, time.Minute, "the ready file", func() bool {
+		b, err := os.ReadFile(ready)
+		return err == nil && json.Unmarshal(b, &info) == nil
+	})
+	if st, err := os.Stat(ready); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the ready file is readable by others: %v %v", st, err)
+	}
+
+	l, err := ledger.Start(t.Context(), info.WriteDSN, ledger.Load{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const limit = 10 * time.Second
+	killed := false
+	for range 20 { // the moment between hold and proof is short: try until it is met
+		sw := exec.CommandContext(t.Context(), convoy, "switchover", "-limit", limit.String())
+		if err := sw.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() { _ = sw.Wait(); close(done) }()
+		for ended := false; !ended && !killed; {
+			select {
+			case <-done:
+				ended = true
+			default:
+				v := look(t, convoy)
+				if v.Operation != nil && v.Operation.Phase == "switch" {
+					if err := sw.Process.Signal(syscall.SIGKILL); err == nil {
+						killed = true
+					}
+				}
+			}
+		}
+		<-done
+		if killed {
+			break
+		}
+		await(t, time.Minute, "a whole stack", func() bool { return look(t, convoy).Routed() })
+	}
+	if !killed {
+		t.Fatal("no switchover was met past its point of no return")
+	}
+	await(t, limit+20*time.Second, "every pooler to serve again", func() bool {
+		v := look(t, convoy)
+		return v.Routed() && v.Operation == nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := l.Stop(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%v", r)
+	if r.Lost > 0 || r.Surplus > 0 {
+		t.Errorf("%d lost, %d surplus, want none", r.Lost, r.Surplus)
+	}
+	if r.Failed > r.Writers {
+		t.Errorf("%d transactions failed (%v), more than the %d in flight", r.Failed, r.BySQLState, r.Writers)
+	}
+}
+
+func look(t *testing.T, convoy string) (v topology.View) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), convoy, "view", "-json")
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("convoy view: %v %s", err, errs.String())
+	}
+	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func await(t *testing.T, limit time.Duration, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("not within "+limit.String()))
+	defer cancel()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waiting for %s: %v", what, context.Cause(ctx))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

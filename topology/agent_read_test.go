@@ -1,0 +1,97 @@
+package topology
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pgconvoy/pgconvoy/patroni"
+)
+
+func TestReadService(t *testing.T) {
+	replica := func(member string, fresh bool) patroni.Replica {
+		addr := addr2
+		if member == "n3" {
+			addr = addr3
+		}
+		return patroni.Replica{Member: member, Addr: addr, Fresh: fresh}
+	}
+	with := func(l patroni.Leadership, r ...patroni.Replica) patroni.Leadership {
+		l.Replicas = r
+		return l
+	}
+	inBubble(t, func(b *bench) {
+		p := &fakePooler{}
+		a := b.agent("pgb-4", p)
+		a.Service = Read
+		b.run(a)
+		b.leads.set(with(dead(proven("n1", addr1, patroni.Epoch{})), replica("n2", true)))
+		b.state(a, Failed) // fresh by whose word? nothing was ever proven
+		p.wants(t)
+
+		b.leads.set(with(proven("n1", addr1, epoch1), replica("n2", true), replica("n3", true)))
+		b.state(a, Routed)
+		p.wants(t, "route "+target(epoch1, addr2, addr3).String())
+		b.wait(time.Minute)
+		p.wants(t)
+
+		b.leads.set(with(proven("n1", addr1, epoch1), replica("n2", false), replica("n3", true)))
+		b.wait(time.Second)
+		p.wants(t, "hold", "route "+target(epoch1, addr3).String()) // what reads from n2 has a moment to finish
+		b.leads.set(with(proven("n1", addr1, epoch1), replica("n2", true), replica("n3", true)))
+		b.wait(time.Second)
+		p.wants(t, "route "+target(epoch1, addr2, addr3).String())
+
+		// The primary is lost: replicas go on serving.
+		b.leads.set(with(dead(proven("n1", addr1, epoch1)), replica("n2", true), replica("n3", true)))
+		b.wait(time.Second)
+		b.state(a, Routed)
+		p.wants(t)
+
+		b.leads.set(with(proven("n1", addr1, epoch1), replica("n2", false), replica("n3", false)))
+		b.wait(time.Second)
+		p.wants(t, "hold", "route "+target(epoch1, addr1).String())
+		if st := a.State(); st.Reason != "no fresh replica: the primary" {
+			t.Errorf("reason %q", st.Reason)
+		}
+
+		b.leads.set(dead(proven("n1", addr1, epoch1))) // nothing is proven: it stays
+		b.wait(5 * time.Minute)
+		b.state(a, Routed)
+		p.wants(t)
+		b.store.SetDown(errors.New("no quorum"))
+		b.wait(5 * time.Minute)
+		b.state(a, Routed)
+		p.wants(t)
+		b.store.SetDown(nil)
+
+		b.leads.set(with(proven("n2", addr2, epoch2), replica("n3", true)))
+		b.wait(time.Second)
+		p.wants(t, "hold", "route "+target(epoch2, addr3).String())
+		b.leads.set(with(proven("n1", addr1, epoch1), replica("n2", true))) // older
+		b.wait(time.Minute)
+		p.wants(t)
+
+		if r, _ := b.registration("pgb-4"); r.Service != "read" || r.State != "routed" || r.Epoch != epoch2 {
+			t.Errorf("registered as %+v", r)
+		}
+	})
+}
+
+func TestReadRouteError(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := &fakePooler{routeErr: errDead}
+		a := b.agent("pgb-4", p)
+		a.Service = Read
+		b.leads.set(proven("n1", addr1, epoch1))
+		b.run(a)
+		b.wait(2 * time.Second)
+		if st := b.state(a, Failed); !errors.Is(st.Err, errDead) {
+			t.Errorf("error %v", st.Err)
+		}
+		p.do(func(p *fakePooler) { p.routeErr, p.calls = nil, nil })
+		b.wait(time.Second)
+		b.state(a, Routed)
+		p.wants(t, toN1)
+	})
+}
