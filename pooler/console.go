@@ -97,7 +97,7 @@ func (c *Console) query(ctx context.Context, command string, args []string) (Row
 	if !plainWord.MatchString(command) {
 		return Rows{}, fmt.Errorf("%w: command %q", ErrInvalid, command)
 	}
-	text := command
+	words := []string{command}
 	for _, a := range args {
 		if a == "" || len(a) > maxArgument || strings.ContainsRune(a, 0) {
 			return Rows{}, fmt.Errorf("%w: %s: the argument must have 1 to %d bytes, has %d", ErrInvalid, command, maxArgument, len(a))
@@ -106,8 +106,9 @@ func (c *Console) query(ctx context.Context, command string, args []string) (Row
 		if !plainWord.MatchString(a) {
 			a = `"` + strings.ReplaceAll(a, `"`, `""`) + `"`
 		}
-		text += " " + a
+		words = append(words, a)
 	}
+	text := strings.Join(words, " ")
 	return c.send(ctx, text, text)
 }
 

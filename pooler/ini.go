@@ -124,7 +124,7 @@ func writeEntries(b *bytes.Buffer, section string, entries []Entry) error {
 			return fmt.Errorf("%w: %s[%d].Name: %q is reserved or there twice", ErrInvalid, field, n, e.Name)
 		}
 		seen[e.Name] = true
-		line := e.Name + " ="
+		b.WriteString(e.Name + " =")
 		for _, key := range slices.SortedFunc(maps.Keys(e.Params), byImportance) {
 			value := e.Params[key]
 			switch {
@@ -135,9 +135,9 @@ func writeEntries(b *bytes.Buffer, section string, entries []Entry) error {
 			case hasBreak(value):
 				return fmt.Errorf("%w: %s[%d] (%s).Params[%q]: the value has a line break or a NUL", ErrInvalid, field, n, e.Name, key)
 			}
-			line += " " + key + "=" + quoteParam(value)
+			b.WriteString(" " + key + "=" + quoteParam(value))
 		}
-		b.WriteString(line + "\n")
+		b.WriteByte('\n')
 	}
 	return nil
 }

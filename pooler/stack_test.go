@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -264,9 +265,7 @@ func settings(port int, dir string, more pooler.Params) pooler.Params {
 		"default_pool_size": "20", "server_login_retry": "0", "server_tls_sslmode": "disable", "ignore_startup_parameters": "extra_float_digits",
 		"logfile": filepath.Join(dir, "pgbouncer.log"),
 	}
-	for k, v := range more {
-		s[k] = v
-	}
+	maps.Copy(s, more)
 	return s
 }
 
@@ -370,9 +369,7 @@ func (b *bouncer) dial(db string) (*pgconn.PgConn, error) {
 // db is an entry that points to an address.
 func db(name string, to netip.AddrPort, more pooler.Params) pooler.Entry {
 	p := pooler.Params{"host": to.Addr().String(), "port": strconv.Itoa(int(to.Port())), "user": "postgres"}
-	for k, v := range more {
-		p[k] = v
-	}
+	maps.Copy(p, more)
 	return pooler.Entry{Name: name, Params: p}
 }
 

@@ -351,11 +351,17 @@ func TestStopLeavesThePooler(t *testing.T) {
 
 func TestOlderIsNeverRouted(t *testing.T) {
 	for name, lying := range map[string]func() patroni.Leadership{
-		"older timeline":       func() patroni.Leadership { return proven("n2", addr2, epoch1) },
-		"older, same address":  func() patroni.Leadership { return proven("n3", addr3, epoch1) },
-		"rebuilt store":        func() patroni.Leadership { return proven("n2", addr2, patroni.Epoch{SystemID: "7", Timeline: 3, Created: 9}) },
-		"another database":     func() patroni.Leadership { return proven("n2", addr2, patroni.Epoch{SystemID: "8", Timeline: 9, Created: 900}) },
-		"foreign, same addess": func() patroni.Leadership { return proven("n3", addr3, patroni.Epoch{SystemID: "8", Timeline: 9, Created: 900}) },
+		"older timeline":      func() patroni.Leadership { return proven("n2", addr2, epoch1) },
+		"older, same address": func() patroni.Leadership { return proven("n3", addr3, epoch1) },
+		"rebuilt store": func() patroni.Leadership {
+			return proven("n2", addr2, patroni.Epoch{SystemID: "7", Timeline: 3, Created: 9})
+		},
+		"another database": func() patroni.Leadership {
+			return proven("n2", addr2, patroni.Epoch{SystemID: "8", Timeline: 9, Created: 900})
+		},
+		"foreign, same addess": func() patroni.Leadership {
+			return proven("n3", addr3, patroni.Epoch{SystemID: "8", Timeline: 9, Created: 900})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(b *bench) {

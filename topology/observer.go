@@ -137,7 +137,9 @@ func view(path string, c patroni.Cluster, l patroni.Leadership, s dcs.Snapshot) 
 		At: time.Now(), Path: path, Paused: c.Config.Paused, Confirmed: c.At,
 		Leadership: LeadershipView{l.Phase.String(), l.Member, l.Addr, l.Epoch, l.Reason, l.At},
 	}
-	if err := errors.Join(c.Stale, s.Stale); err != nil {
+	if err := c.Stale; err != nil { // of one store: one of the two says enough
+		v.Stale = err.Error()
+	} else if err := s.Stale; err != nil {
 		v.Stale = err.Error()
 	}
 	for _, m := range c.Members {

@@ -112,17 +112,15 @@ func (f *fixture) list(s dcs.Snapshot) string {
 	return fmt.Sprint(got)
 }
 
-// await ranges over a watch until its content is this, and returns the last element.
-func (f *fixture) await(pairs ...string) dcs.Snapshot {
+// await ranges over a watch until its content is this.
+func (f *fixture) await(pairs ...string) {
 	f.Helper()
-	var last dcs.Snapshot
 	for s, err := range f.Watch(f.ctx, f.dir) {
 		if err != nil {
 			f.Fatalf("watch ended with %v before the content was %v; it is %v", err, pairs, f.list(s))
 		}
-		if last = s; s.Known() && s.Stale == nil && f.list(s) == fmt.Sprint(pairs) {
-			break
+		if s.Known() && s.Stale == nil && f.list(s) == fmt.Sprint(pairs) {
+			return
 		}
 	}
-	return last
 }

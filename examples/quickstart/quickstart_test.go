@@ -33,20 +33,17 @@ func build(t *testing.T, cred *syscall.Credential) program {
 		}
 		t.Skipf("the programs of a stack are missing (make setup installs them): %v", err)
 	}
-	dir, err := os.MkdirTemp("", "quickstart-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // other users must get through
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
 		}
-	})
+	}
 	p := program{path: filepath.Join(dir, "quickstart"), tmp: filepath.Join(dir, "tmp"), cred: cred}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", p.path, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(p.path, 0o755), os.Mkdir(p.tmp, 0o755)); err != nil {
+	if err := errors.Join(os.Chmod(p.path, 0o755), os.Mkdir(p.tmp, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	if cred != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -117,14 +118,15 @@ func summary(v topology.View) string {
 	if leader == "" {
 		leader = "nobody"
 	}
-	line := fmt.Sprintf("view: %s leads (%s, timeline %d), write poolers", leader, v.Leadership.Phase, v.Leadership.Epoch.Timeline)
+	var line strings.Builder
+	fmt.Fprintf(&line, "view: %s leads (%s, timeline %d), write poolers", leader, v.Leadership.Phase, v.Leadership.Epoch.Timeline)
 	for _, p := range v.Poolers {
 		if p.Service == topology.Write.String() {
-			line += " " + string(p.State)
+			line.WriteString(" " + string(p.State))
 		}
 	}
 	if v.Operation != nil {
-		line += ", operation in phase " + v.Operation.Phase
+		line.WriteString(", operation in phase " + v.Operation.Phase)
 	}
-	return line
+	return line.String()
 }

@@ -1,6 +1,9 @@
 package ledger
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Report is what became of the transactions of a run, or of a part of it. A
 // transaction belongs to the part in which it ended.
@@ -181,9 +184,9 @@ func (p *Report) count(a attempt) {
 }
 
 func lastAcknowledged(attempts []attempt) time.Duration {
-	for i := len(attempts) - 1; i >= 0; i-- {
-		if attempts[i].outcome == acknowledged {
-			return attempts[i].end
+	for _, a := range slices.Backward(attempts) {
+		if a.outcome == acknowledged {
+			return a.end
 		}
 	}
 	return -1

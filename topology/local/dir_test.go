@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -13,19 +12,7 @@ import (
 
 // TestDirKept: a stack in a folder of the caller's comes back with its data, on other ports.
 func TestDirKept(t *testing.T) {
-	tmp, err := os.MkdirTemp("", "stack-") // not below t.TempDir, which other users cannot reach
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := os.RemoveAll(tmp); err != nil {
-			t.Error(err)
-		}
-	}()
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	r := Runner{Dir: filepath.Join(tmp, "stack")}
+	r := Runner{Dir: filepath.Join(openTempDir(t), "stack")}
 	spec := topology.Spec{Nodes: topology.NodesNamed(1), Poolers: topology.PoolersNamed(1, 1)}
 	for _, sql := range []string{"CREATE TABLE kept AS SELECT 42 AS answer", "DROP TABLE kept"} {
 		run(t, r, spec, func(ctx context.Context, s *Stack) error {

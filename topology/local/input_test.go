@@ -68,16 +68,7 @@ func TestBadInput(t *testing.T) {
 
 // TestFolderOfAnotherCluster: a stack's folder is taken again only for the same cluster, and by one stack at a time.
 func TestFolderOfAnotherCluster(t *testing.T) {
-	dir := t.TempDir()
-	for d := dir; d != "/"; d = filepath.Dir(d) {
-		if st, err := os.Stat(d); err != nil || st.Mode()&0o001 != 0 {
-			continue
-		}
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir = filepath.Join(dir, "stack")
+	dir := filepath.Join(openTempDir(t), "stack")
 	f, err := openFolder(dir, "/service/a")
 	if err != nil {
 		t.Fatal(err)

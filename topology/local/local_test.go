@@ -35,18 +35,25 @@ func run(t *testing.T, r Runner, spec topology.Spec, fn func(ctx context.Context
 	t.Helper()
 	requirePrograms(t)
 	leak.Check(t)
-	tmp := t.TempDir()
-	for d := tmp; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // the databases' user must get through
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	tmp := openTempDir(t)
 	t.Setenv("TMPDIR", tmp)
 	r.Progress = func(what string) { t.Logf("waiting for %s", what) }
 	defer checkClean(t, tmp) // also after a panic
 	if err := r.Run(t.Context(), spec, fn); err != nil {
 		t.Error(err)
 	}
+}
+
+// openTempDir is a temporary folder that the databases' user can get to.
+func openTempDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 func checkClean(t *testing.T, tmp string) {

@@ -85,7 +85,7 @@ func (p *ports) take(a netip.AddrPort) error {
 	if p.used[a] {
 		return errors.New("it is used twice")
 	}
-	l, err := net.Listen("tcp", a.String())
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -219,9 +220,7 @@ func (s *Stack) Info(ctx context.Context) (Info, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, pid := range s.pids {
-		info.PIDs[name] = pid
-	}
+	maps.Copy(info.PIDs, s.pids)
 	return info, nil
 }
 

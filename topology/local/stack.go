@@ -303,7 +303,7 @@ func postmaster(dataDir string) (int, error) {
 
 // listen opens a loopback listener for a server in this process.
 func listen() (net.Listener, netip.AddrPort, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return nil, netip.AddrPort{}, err
 	}
