@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// ErrUnknown: the request was sent and its outcome is not known. Ask the cluster, not the server that did not answer.
+// ErrUnknown says that a request was sent and its outcome is not known. Ask the cluster, not the server that did not
+// answer.
 var ErrUnknown = errors.New("patroni: outcome unknown")
 
 // Error is an answer of Patroni's that is not success.

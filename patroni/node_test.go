@@ -83,6 +83,20 @@ func python(t *testing.T) string {
 	return ""
 }
 
+// postgresBin is the folder of PostgreSQL's programs.
+func postgresBin(tb testing.TB) string {
+	tb.Helper()
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // the pattern is right
+	if len(found) == 0 {
+		p, err := exec.LookPath("initdb")
+		if err != nil {
+			missing(tb, "PostgreSQL")
+		}
+		found = []string{p}
+	}
+	return filepath.Dir(found[len(found)-1])
+}
+
 // missing skips the test, or fails it where the environment promises that everything is installed.
 func missing(tb testing.TB, program string) {
 	tb.Helper()

@@ -42,6 +42,7 @@ func TestProofIsReadProbeRead(t *testing.T) {
 
 func TestWritableIsOneReadAfterTheAnswer(t *testing.T) {
 	stage(t, func(s *scene) {
+		s.ask.limit = 1 // the standing probe alone
 		s.ask.set(n1, replica(3))
 		s.store.get = func(int64) { time.Sleep(2 * time.Millisecond) }
 		defer s.watch()()
@@ -501,6 +502,19 @@ func (brief) Probe(context.Context, netip.AddrPort) iter.Seq[patroni.Proof] {
 	}
 }
 
+func TestAPrimaryBecomesAStandbyCluster(t *testing.T) {
+	stage(t, func(s *scene) {
+		defer s.watch()()
+		s.after(time.Second, patroni.Writable)
+		s.put("config", `{"standby_cluster":{"host":"10.1.0.1"}}`)
+		if l := s.after(0, patroni.Elected); !l.Proof.Writable || l.Addr != n1 {
+			t.Errorf("%+v", l)
+		}
+		s.put("config", `{}`)
+		s.after(10*time.Millisecond, patroni.Writable)
+	})
+}
+
 func TestTheConfigurationIsToldAlong(t *testing.T) {
 	stage(t, func(s *scene) {
 		defer s.watch()()
@@ -549,7 +563,7 @@ func TestHowAWatchEnds(t *testing.T) {
 	}
 	func() {
 		defer func() {
-			if p := recover(); p != why {
+			if p, ok := recover().(error); !ok || !errors.Is(p, why) {
 				t.Errorf("recovered %v", p)
 			}
 		}()

@@ -55,8 +55,7 @@ func (c *Coordinator) Do(ctx context.Context, op Operation) (Report, error) {
 
 	first := r.rec
 	err = dcs.Lock(ctx, c.Store, record.OperationKey(c.Path), record.Encode(&first), r.locked)
-	var held *dcs.HeldError
-	if errors.As(err, &held) {
+	if held, ok := errors.AsType[*dcs.HeldError](err); ok {
 		who := "somebody"
 		if o, derr := record.Decode[record.Operation](held.Holder); derr == nil {
 			who = fmt.Sprintf("%s (a %s in phase %s)", o.Owner, o.Kind, o.Phase)

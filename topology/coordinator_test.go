@@ -463,7 +463,7 @@ func TestTwoCoordinators(t *testing.T) {
 		}
 		first, second := <-errs, <-errs // the refusal comes first
 		var refused *RefusedError
-		if !errors.As(first, &refused) || len(refused.Refusals) != 1 || !strings.Contains(first.Error(), "switchover in phase prepare") {
+		if !errors.As(first, &refused) || len(refused.Refusals) != 1 || !strings.Contains(first.Error(), "(a switchover in phase ") {
 			t.Errorf("one got %v", first)
 		}
 		if second != nil {

@@ -61,6 +61,8 @@ func dead(l patroni.Leadership) patroni.Leadership {
 type fakeLeaders struct {
 	mu      sync.Mutex
 	lead    patroni.Leadership
+	before  patroni.Leadership // the level that lead replaced
+	since   time.Time          // and when
 	end     error
 	wake    map[chan struct{}]bool
 	watches int
@@ -69,7 +71,7 @@ type fakeLeaders struct {
 func (f *fakeLeaders) set(l patroni.Leadership) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.lead = l
+	f.before, f.lead, f.since = f.lead, l, time.Now()
 	f.wakeAll()
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
-// ErrUnknown: the operation passed its point of no return and its outcome could not be seen. Poolers go on holding
+// ErrUnknown says that the operation passed its point of no return and its outcome could not be seen. Poolers go on holding
 // until a primary is proven or their deadline; look at the View.
 var ErrUnknown = errors.New("topology: outcome unknown")
 
@@ -41,7 +41,7 @@ type Refusal struct {
 	Remedy string `json:"remedy"`
 }
 
-// RefusedError: the operation was not begun, nothing was changed.
+// RefusedError says that the operation was not begun, nothing was changed.
 type RefusedError struct{ Refusals []Refusal }
 
 func (e *RefusedError) Error() string {
@@ -59,7 +59,7 @@ func (e *RefusedError) Error() string {
 	return b.String()
 }
 
-// AbortedError: the operation was called off before its point of no return. Everything was released again.
+// AbortedError says that the operation was called off before its point of no return. Everything was released again.
 type AbortedError struct {
 	Step string // where it stopped
 	Err  error  // why

@@ -130,7 +130,7 @@ type rule struct {
 }
 
 // writeRules is the whole of an agent's behaviour, first match wins. What matches nothing stays as it is: trouble with
-// the store alone is in no rule.
+// the store alone is in no rule. agent.md shows it as a table.
 var writeRules = []rule{
 	{Routed, "a newer leadership is proven", newer, route, Routed},
 	{Routed, "an operation or a stop of the primary asks for a hold", asked, hold, Held},

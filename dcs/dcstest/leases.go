@@ -36,7 +36,7 @@ func leaseEndsOnErrorAndPanic(f *fixture) {
 	f.await()
 	func() {
 		defer func() {
-			if r := recover(); r != why {
+			if r := recover(); r != why { //nolint:errorlint // the very value that was thrown
 				f.Fatalf("recovered %v", r)
 			}
 		}()
@@ -69,10 +69,10 @@ func leaseTakesOverAKey(f *fixture) {
 	v := f.put(f, "k", "nobody's", dcs.Version{})
 	var left dcs.Version
 	for _, owner := range []string{"first", "second"} {
-		err := f.Lease(f.ctx, func(_ context.Context, w dcs.Writer) error {
+		err := f.Lease(f.ctx, func(ctx context.Context, w dcs.Writer) error {
 			if owner == "second" {
 				// A lease inside the other one's life: the key changes hands while its first owner still lives.
-				return f.Lease(f.ctx, func(_ context.Context, w2 dcs.Writer) error {
+				return f.Lease(ctx, func(_ context.Context, w2 dcs.Writer) error {
 					v := f.put(w, "k", "first", left)
 					f.put(w2, "k", "second", v)
 					return nil
@@ -129,7 +129,7 @@ func lockHasOneHolder(f *fixture) {
 		})
 		refusal, ok := errors.AsType[*dcs.HeldError](err)
 		if !ok || string(refusal.Holder.Value) != "me" || refusal.Holder.Version != held {
-			return fmt.Errorf("the second one got %v", err)
+			return fmt.Errorf("the second one got %w", err)
 		}
 		f.put(w, "lock", "still me", held)
 		return nil

@@ -40,7 +40,7 @@ func (st *stream) progress(ctx context.Context) {
 	pctx, cancel := context.WithCancel(st.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	_ = st.watcher.RequestProgress(pctx) // silence is noticed
+	_ = st.watcher.RequestProgress(pctx) //nolint:contextcheck // the watcher finds its stream by the stream's context; silence is noticed
 }
 
 // close returns when nothing of the stream is left.

@@ -20,9 +20,17 @@ import (
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"nonsense"}, {"up", "-nonsense"}, {"up", "surplus"}, {"up", "-dcs", "paper"}, {"up", "-nodes", "-1"},
-		{"up", "-dcs", "etcd"}, {"up", "-dcs-endpoints", "127.0.0.1:2379"},
-		{"view", "-dcs", "etcd"}, {"view", "-path", "/service/demo"}, {"switchover", "-budget", "soon"},
+		{},
+		{"nonsense"},
+		{"up", "-nonsense"},
+		{"up", "surplus"},
+		{"up", "-dcs", "paper"},
+		{"up", "-nodes", "-1"},
+		{"up", "-dcs", "etcd"},
+		{"up", "-dcs-endpoints", "127.0.0.1:2379"},
+		{"view", "-dcs", "etcd"},
+		{"view", "-path", "/service/demo"},
+		{"switchover", "-budget", "soon"},
 	} {
 		if code := run(t.Context(), args); code != 2 {
 			t.Errorf("convoy %s: exit code %d, want 2", strings.Join(args, " "), code)

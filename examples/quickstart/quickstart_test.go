@@ -54,10 +54,9 @@ func build(t *testing.T, cred *syscall.Credential) program {
 	return p
 }
 
-func (p program) command(ctx context.Context, out *bytes.Buffer) *exec.Cmd {
+func (p program) command(ctx context.Context) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, p.path)
 	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp)
-	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
 	if p.cred != nil {
 		cmd.Env = append(cmd.Env, "HOME="+p.tmp)
@@ -122,7 +121,9 @@ func TestQuickstart(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			var out bytes.Buffer
-			err := p.command(ctx, &out).Run()
+			cmd := p.command(ctx)
+			cmd.Stdout, cmd.Stderr = &out, &out
+			err := cmd.Run()
 			t.Logf("\n%s", out.String())
 			if err != nil {
 				t.Fatal(err)
@@ -144,7 +145,7 @@ func TestInterrupt(t *testing.T) {
 	for _, when := range []string{"waiting for the databases", "waiting for a writable primary", "waiting for replicas", "planned switchover", "phase switch"} {
 		t.Run(when, func(t *testing.T) {
 			var out bytes.Buffer
-			cmd := p.command(t.Context(), nil)
+			cmd := p.command(t.Context())
 			pipe, w, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)
@@ -182,7 +183,7 @@ func TestInterrupt(t *testing.T) {
 func TestKilled(t *testing.T) {
 	p := build(t, nil)
 	var out bytes.Buffer
-	cmd := p.command(t.Context(), nil)
+	cmd := p.command(t.Context())
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -21,12 +21,22 @@ const version = 1
 // Dir is the directory of all records of the cluster at path.
 func Dir(path string) string { return "/pgconvoy" + path }
 
-// Keys of single records.
-func FleetKey(path, name string) string        { return Dir(path) + "/fleet/" + name }
-func PoolerKey(path, name string) string       { return Dir(path) + "/poolers/" + name }
-func OperationKey(path string) string          { return Dir(path) + "/operation" }
+// FleetKey is where the roster entry of a pooler is.
+func FleetKey(path, name string) string { return Dir(path) + "/fleet/" + name }
+
+// PoolerKey is where the registration of a pooler is.
+func PoolerKey(path, name string) string { return Dir(path) + "/poolers/" + name }
+
+// OperationKey is where the one operation of a cluster is.
+func OperationKey(path string) string { return Dir(path) + "/operation" }
+
+// ControlPlaneKey is where the record of a control plane is.
 func ControlPlaneKey(path, name string) string { return Dir(path) + "/controlplanes/" + name }
-func HookKey(path, member string) string       { return Dir(path) + "/hooks/" + member }
+
+// HookKey says that a member has the before-stop hook.
+func HookKey(path, member string) string { return Dir(path) + "/hooks/" + member }
+
+// BeforeStopKey is where the request of a member's running hook is.
 func BeforeStopKey(path, member string) string { return Dir(path) + "/beforestop/" + member }
 
 // Fleet is the roster entry of one pooler: it belongs to the fleet whether or not its agent is alive.
@@ -52,7 +62,7 @@ type Pooler struct {
 	Error     string           `json:"error,omitempty"`
 }
 
-// AbilityHold: the agent holds and releases for an operation.
+// AbilityHold says that the agent holds and releases for an operation.
 const AbilityHold = "hold"
 
 // Phases of an operation, in their order.

@@ -72,12 +72,11 @@ func (p *part) stop() error {
 
 func (s *Stack) start(ctx context.Context) error {
 	s.starter = proc.NewStarter()
-	var cctx [3]context.Context
-	for i, p := range []*part{&s.roles, &s.front, &s.nodes} {
-		// Parts do not end with ctx, but in their order.
-		cctx[i], p.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	}
-	rolesCtx, frontCtx, nodesCtx := cctx[0], cctx[1], cctx[2]
+	detached := context.WithoutCancel(ctx) // parts do not end with ctx, but in their order
+	rolesCtx, cancelRoles := context.WithCancel(detached)
+	frontCtx, cancelFront := context.WithCancel(detached)
+	nodesCtx, cancelNodes := context.WithCancel(detached)
+	s.roles.cancel, s.front.cancel, s.nodes.cancel = cancelRoles, cancelFront, cancelNodes
 	s.progress("the store")
 	var err error
 	if s.dcs, err = s.openStore(ctx); err != nil {
