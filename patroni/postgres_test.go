@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package patroni_test
 
@@ -108,6 +108,7 @@ func (pg *postgres) start() {
 	pg.cmd = pg.command("postgres", "-D", pg.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(int(pg.addr.Port())), "-k", "",
 		"-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=20", "-c", "wal_level=replica", "-c", "log_min_messages=warning")
 	pg.cmd.Stdout, pg.cmd.Stderr = log, log
+	pg.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // a test that is cut short leaves no server
 	if err := pg.cmd.Start(); err != nil {
 		pg.Fatal(err)
 	}

@@ -158,6 +158,9 @@ func (s *session) awaitDrain(ctx context.Context, f targetFile, v *live, p *paus
 		if err := ctx.Err(); err != nil {
 			return s.holdFailed(ctx, v, err)
 		}
+		if s.console == nil && tick < 20*time.Millisecond {
+			continue // the answer is probably on its way: no login for a look
+		}
 		if s.console == nil {
 			c, err := s.dial(ctx)
 			if err != nil {
