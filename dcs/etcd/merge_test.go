@@ -84,3 +84,41 @@ func play(t *testing.T, w *watch, step string) error {
 		return w.received(clientv3.WatchResponse{Header: &pb.ResponseHeader{Revision: e.Kv.ModRevision}, Events: []*clientv3.Event{e}}, true)
 	}
 }
+
+// A stream that begins behind the store is replaced after another read, for a bounded number of times.
+func TestStreamThatBeginsBehind(t *testing.T) {
+	opened := 0
+	w := watch{s: &Store{}, dir: "/d", publish: func(dcs.Snapshot) {}}
+	w.open = func(int64) *stream {
+		opened++
+		return &stream{cancel: func() {}, watcher: noWatcher{}}
+	}
+	created := func(revision int64) clientv3.WatchResponse {
+		return clientv3.WatchResponse{Created: true, Header: &pb.ResponseHeader{Revision: revision}}
+	}
+	for round := range maxRestarts {
+		if err := play(t, &w, fmt.Sprintf("read %d a=3", 5+round)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.received(created(int64(6+round)), true); err != nil {
+			t.Fatal(err)
+		}
+		if w.stream != nil || w.readAt.After(time.Now()) {
+			t.Fatalf("round %d: a stream that begins behind was kept, or no read is due", round)
+		}
+	}
+	for _, revision := range []int64{30, 20} { // behind once too often; not behind
+		if err := play(t, &w, "read 20 a=3"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.received(created(revision), true); err != nil {
+			t.Fatal(err)
+		}
+		if w.stream == nil {
+			t.Error("a stream was not kept")
+		}
+	}
+	if opened != maxRestarts+1 {
+		t.Errorf("%d streams were opened, want %d", opened, maxRestarts+1)
+	}
+}

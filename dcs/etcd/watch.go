@@ -24,6 +24,8 @@ const (
 	redialEvery = 200 * time.Millisecond
 	// Bounds of the wait between two failed attempts.
 	minBackoff, maxBackoff = 50 * time.Millisecond, time.Second
+	// Streams that begin behind what was written meanwhile are replaced this often; in a busy store all may be.
+	maxRestarts = 3
 )
 
 // Watch implements [dcs.Reader]: a linearizable read, then the events that follow its revision.
@@ -70,6 +72,7 @@ type watch struct {
 	stream         *stream // nil: none
 	streamFailures int
 	streamSince    time.Time // when the server confirmed it; zero: not yet
+	restarts       int       // streams in a row that began behind
 
 	reading      bool
 	readSince    time.Time
@@ -225,6 +228,15 @@ func (w *watch) received(resp clientv3.WatchResponse, ok bool) error {
 	}
 	if resp.Created {
 		w.streamSince = time.Now()
+		if behind := resp.Header.GetRevision() > w.seen; behind && w.restarts < maxRestarts {
+			// Written between the read and this: the server catches such a stream up ten times a second only, and
+			// keeps all that follows back until then. Another read and stream are quicker.
+			w.restarts++
+			w.closeStream()
+			w.readAt = time.Now()
+			return nil
+		}
+		w.restarts = 0
 	}
 	if resp.Created || resp.Header.GetRevision() >= w.base {
 		w.progressAt = time.Time{}
