@@ -6,7 +6,7 @@ SHELL := bash
 
 include scripts/versions.env
 
-# Said after -race and before ./..., for example GOTESTFLAGS='-v -run Switchover'.
+# Said after -race and before the packages, for example GOTESTFLAGS='-v -run Switchover'.
 GOTESTFLAGS ?=
 FUZZTIME ?= 20s
 
@@ -32,7 +32,9 @@ setup: ## install PostgreSQL, Patroni, PgBouncer and Envoy, once (silent when al
 test: ## every test, with real servers and the race detector; nothing may be skipped for want of a program
 	@scripts/setup --tests
 	@export PGCONVOY_HOME="$$(scripts/setup --print-home)" PGCONVOY_REQUIRE=1; \
-	  go test -race -count=1 -timeout=20m $(GOTESTFLAGS) ./...
+	  stacks="$$(go list ./topology/local ./examples/...)"; \
+	  go test -race -count=1 -timeout=20m $(GOTESTFLAGS) $$(go list ./... | grep -vxF "$$stacks"); \
+	  go test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) $$stacks # one stack at a time
 
 lint: ## formatting, vet, golangci-lint (the arrows between the packages too), go.mod, cross-builds
 	@bin="$$(scripts/setup --lint-tools)"; \

@@ -52,6 +52,10 @@ func (l *Local) hold(ctx context.Context, now bool) error {
 		return nil
 	}
 	if !v.heldWhole() {
+		defer s.stopGrowth(ctx)()
+		if err := s.lookActivity(ctx, &v); err != nil {
+			return s.fail(err, "nothing was held")
+		}
 		if err := s.awaitLogins(ctx, &v); err != nil {
 			return s.fail(err, "nothing was held")
 		}
@@ -60,6 +64,32 @@ func (l *Local) hold(ctx context.Context, now bool) error {
 		}
 	}
 	return s.awaitDrain(ctx, f, &v, p)
+}
+
+// stopGrowth keeps pools that have a server from opening another one, so that no login begins between the look that
+// finds none and the PAUSE. What it returns undoes that; a RELOAD does so too. It is an attempt: where a database has a
+// pool_size of its own, or the console refuses, only the look is left.
+func (s *session) stopGrowth(ctx context.Context) (undo func()) {
+	type setting struct {
+		Key   string `show:"key"`
+		Value string `show:"value"`
+	}
+	settings, err := show[setting](ctx, s, "CONFIG")
+	i := slices.IndexFunc(settings, func(c setting) bool { return c.Key == "default_pool_size" })
+	if err != nil || i < 0 || s.set(ctx, "default_pool_size", "1") != nil {
+		return func() {}
+	}
+	return func() {
+		ctx := context.WithoutCancel(ctx) // also after a hold that was given up
+		if s.console == nil {
+			c, err := s.dial(ctx)
+			if err != nil {
+				return // PgBouncer is gone, and the setting with it
+			}
+			s.console = c
+		}
+		_ = s.set(ctx, "default_pool_size", settings[i].Value) // the next RELOAD does it
+	}
 }
 
 // awaitLogins waits, bounded, for a moment without a server connection in login.

@@ -195,6 +195,12 @@ func (s *session) exec(ctx context.Context, command string, args ...string) erro
 	return s.console.Exec(ctx, command, args...)
 }
 
+func (s *session) set(ctx context.Context, key, value string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.l.timeout())
+	defer cancel()
+	return s.console.Set(ctx, key, value)
+}
+
 func show[T any](ctx context.Context, s *session, what string) ([]T, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.l.timeout())
 	defer cancel()

@@ -145,8 +145,8 @@ func (r *route) install(ctx context.Context) error {
 	if err != nil {
 		return r.fail(fmt.Errorf("write the new target: %w", err), "the directory of the file must be writable")
 	}
-	if !moved && r.before.known && r.before.target.SameHosts(r.to) {
-		return nil
+	if !moved && r.before.known && r.before.target.SameHosts(r.to) && !r.before.held() {
+		return nil // a held one is reloaded: a Hold that was killed may have left a setting changed
 	}
 	if r.before.global == "" { // RELOAD cuts logins, as PAUSE does; see Local.LoginWait
 		if err := r.awaitLogins(ctx, &r.now); err != nil {
