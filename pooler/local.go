@@ -36,6 +36,9 @@ type Local struct {
 	// Keep keeps one console connection open from call to call, so that a hold begins at once and not with a login of
 	// some milliseconds. It counts as a client: SHUTDOWN WAIT_FOR_CLIENTS waits until Close has ended it.
 	Keep bool
+	// NoSync leaves out the fsync of Config, some milliseconds of each Route on a busy disk. A power cut may then
+	// leave the file broken: for folders that nobody comes back to.
+	NoSync bool
 
 	mu   sync.Mutex
 	kept *Console // idle; nil: none

@@ -133,7 +133,7 @@ func (r *route) install(ctx context.Context) error {
 		return fmt.Errorf("nothing was written: %w", ended(ctx))
 	}
 	moved := false
-	settle, err := atomicfile.Update(r.l.Config, func(old []byte) ([]byte, error) {
+	settle, err := atomicfile.Update(r.l.Config, !r.l.NoSync, func(old []byte) ([]byte, error) {
 		f, err := readTarget(old, r.l.Databases)
 		if err != nil {
 			return nil, err

@@ -24,14 +24,14 @@ func Write(path string, data []byte, perm fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(path, data, perm); err != nil {
+	if err := replace(path, data, perm, true); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
 }
 
-// replace is Write without the last fsync.
-func replace(path string, data []byte, perm fs.FileMode) (err error) {
+// replace is Write without the last fsync, and without sync without the first one too.
+func replace(path string, data []byte, perm fs.FileMode, sync bool) (err error) {
 	old, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -64,8 +64,10 @@ func replace(path string, data []byte, perm fs.FileMode) (err error) {
 	if _, err := tmp.Write(data); err != nil {
 		return err
 	}
-	if err := tmp.Sync(); err != nil {
-		return err
+	if sync {
+		if err := tmp.Sync(); err != nil {
+			return err
+		}
 	}
 	if err := tmp.Close(); err != nil {
 		return err
@@ -79,7 +81,9 @@ func replace(path string, data []byte, perm fs.FileMode) (err error) {
 //
 // The fsync of the directory is left to settle, for a caller who is in a hurry: until it was called, a power cut may
 // bring back the old content, whole. It is never nil; call it once, after an error too.
-func Update(path string, change func(old []byte) ([]byte, error)) (settle func() error, err error) {
+//
+// Without sync nothing is fsynced: after a power cut the file may be anything. Readers still see one of the two.
+func Update(path string, sync bool, change func(old []byte) ([]byte, error)) (settle func() error, err error) {
 	settle = func() error { return nil }
 	path, err = resolve(path)
 	if err != nil {
@@ -99,7 +103,7 @@ func Update(path string, change func(old []byte) ([]byte, error)) (settle func()
 	if err != nil || bytes.Equal(old, data) {
 		return settle, err
 	}
-	if err := replace(path, data, 0o600); err != nil {
+	if err := replace(path, data, 0o600, sync); err != nil || !sync {
 		return settle, err
 	}
 	return func() error { return syncDir(dir) }, nil

@@ -82,24 +82,30 @@ func TestUpdate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	write(t, path, "one")
 	boom := errors.New("boom")
-	if _, err := Update(path, func([]byte) ([]byte, error) { return []byte("two"), boom }); !errors.Is(err, boom) {
+	if _, err := Update(path, true, func([]byte) ([]byte, error) { return []byte("two"), boom }); !errors.Is(err, boom) {
 		t.Errorf("a change that fails: %v", err)
 	}
 	check(t, path, "one", 0o600)
 	before, _ := os.Stat(path)
-	if _, err := Update(path, func(old []byte) ([]byte, error) { return old, nil }); err != nil {
+	if _, err := Update(path, true, func(old []byte) ([]byte, error) { return old, nil }); err != nil {
 		t.Errorf("no change: %v", err)
 	}
 	if after, _ := os.Stat(path); !os.SameFile(before, after) {
 		t.Error("an equal file was written")
 	}
-	settle, err := Update(path, func([]byte) ([]byte, error) { return []byte("two"), nil })
+	settle, err := Update(path, true, func([]byte) ([]byte, error) { return []byte("two"), nil })
 	if err != nil || settle() != nil {
 		t.Errorf("a change: %v", err)
 	}
 	check(t, path, "two", 0o600)
 	onlyFile(t, path)
-	if _, err := Update(path+"x", func([]byte) ([]byte, error) { return nil, nil }); !errors.Is(err, fs.ErrNotExist) {
+	settle, err = Update(path, false, func([]byte) ([]byte, error) { return []byte("three"), nil })
+	if err != nil || settle() != nil {
+		t.Errorf("a change without sync: %v", err)
+	}
+	check(t, path, "three", 0o600)
+	onlyFile(t, path)
+	if _, err := Update(path+"x", true, func([]byte) ([]byte, error) { return nil, nil }); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 }
@@ -128,7 +134,7 @@ func TestUpdatesDoNotLoseEachOther(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 5 {
-				if _, err := Update(path, func(old []byte) ([]byte, error) { return append(old, 'x'), nil }); err != nil {
+				if _, err := Update(path, true, func(old []byte) ([]byte, error) { return append(old, 'x'), nil }); err != nil {
 					t.Error(err)
 				}
 			}

@@ -71,7 +71,7 @@ func (s *Stack) startPoolers(ctx, roles context.Context) error {
 		if err != nil {
 			return fmt.Errorf("local: %s: %w", p.Name, err)
 		}
-		control := &pooler.Local{Config: config, Connect: pooler.ConnectWith(admin), Keep: true}
+		control := &pooler.Local{Config: config, Connect: pooler.ConnectWith(admin), Keep: true, NoSync: s.folder.throwaway}
 		agent := &topology.Agent{
 			Cluster: s.cluster(monitor, s.folder.secrets.Monitor), Name: p.Name, Service: p.Service(), Listen: p.Listen,
 			Pooler: control, Patroni: s.Patroni(),
