@@ -151,6 +151,16 @@ func (pg *postgres) kill() {
 	}
 }
 
+// gone waits for processes of a killed server: the next one does not start while they hold its shared memory.
+func (pg *postgres) gone(pids []int) {
+	pg.Helper()
+	for deadline := time.Now().Add(10 * time.Second); slices.ContainsFunc(pids, alive); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			pg.Fatal("processes of the killed server do not end")
+		}
+	}
+}
+
 // pids lists the postmaster and its children, the postmaster first.
 func (pg *postgres) pids() []int {
 	pids := []int{pg.cmd.Process.Pid}
@@ -363,8 +373,9 @@ func TestSQLProbe(t *testing.T) {
 		p := probe(t, sql, pg.addr)
 		p.until("writable", writable)
 		p.drain()
+		before := pg.pids()
 		begin := time.Now()
-		_ = syscall.Kill(pg.cmd.Process.Pid, syscall.SIGKILL) // the postmaster alone: its backends see it
+		_ = syscall.Kill(before[0], syscall.SIGKILL) // the postmaster alone: its backends see it
 		lost, _ := p.until("lost", failed)
 		if d := time.Since(begin); d > 5*time.Second {
 			t.Errorf("told after %v", d)
@@ -372,6 +383,7 @@ func TestSQLProbe(t *testing.T) {
 			t.Logf("told %v after kill -9 of the postmaster: %v", d, lost.Err)
 		}
 		pg.kill()
+		pg.gone(before)
 		pg.start()
 		_, back := p.until("writable again", writable)
 		t.Logf("writable %v after the server answered", back)
@@ -385,6 +397,7 @@ func TestSQLProbe(t *testing.T) {
 		p.until("lost", failed)
 		t.Logf("told %v after kill -9 of all processes", time.Since(begin))
 		pg.kill()
+		pg.gone(pids)
 		pg.start()
 		p.until("writable again", writable)
 	})
