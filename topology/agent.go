@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,10 +102,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		running: &running, news: make(chan record.Pooler, 1),
 		fresh: make(chan patroni.Leadership, 1), peers: map[string]bool{},
 	}
-	r.patience = a.Patience
-	if r.patience == 0 {
-		r.patience = time.Minute
-	}
+	r.patience = cmp.Or(a.Patience, time.Minute)
 	running.Go(func() { r.register(ctx) })
 	return r.run(ctx)
 }
@@ -121,7 +119,6 @@ type agentRun struct {
 	err     error
 	said    string // the error that was logged last, and when: one that stays is not logged ten times a second
 	saidAt  time.Time
-	live    pooler.State       // as last read
 	isHeld  bool               // PAUSE is in effect
 	drain   bool               // and nothing is on a server any more
 	holding context.CancelFunc // of the Hold under way; nil: none
@@ -282,11 +279,7 @@ func (r *agentRun) sawRecords(s dcs.Snapshot) {
 func (r *agentRun) readPooler(ctx context.Context) (pooler.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	st, err := r.Pooler.State(ctx)
-	if err == nil {
-		r.live = st
-	}
-	return st, err
+	return r.Pooler.State(ctx)
 }
 
 // sawPooler compares the pooler with what it should be: a pooler that was restarted has lost its pause.

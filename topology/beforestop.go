@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -74,10 +75,10 @@ func (b *BeforeStop) Run(ctx context.Context) error {
 	if err != nil || c.Leader != b.Member || c.Config.StandbyCluster {
 		return err
 	}
-	ctx, cancel = context.WithTimeoutCause(ctx, orDefault(b.Budget, 2*time.Second), errors.New("the fleet did not hold in time"))
+	ctx, cancel = context.WithTimeoutCause(ctx, cmp.Or(b.Budget, 2*time.Second), errors.New("the fleet did not hold in time"))
 	defer cancel()
 	return b.Store.Lease(ctx, func(ctx context.Context, w dcs.Writer) error {
-		r := record.BeforeStop{ID: rand.Text()[:12], Created: c.LeaderVersion.Created, Limit: orDefault(b.Limit, time.Minute)}
+		r := record.BeforeStop{ID: rand.Text()[:12], Created: c.LeaderVersion.Created, Limit: cmp.Or(b.Limit, time.Minute)}
 		if _, err := w.Put(ctx, record.BeforeStopKey(b.Path, b.Member), record.Encode(&r), dcs.Version{}); err != nil {
 			return err // a conflict: another one runs already
 		}

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,15 +26,8 @@ type Switchover struct {
 
 func (Switchover) operation() {}
 
-func (s Switchover) budget() time.Duration { return orDefault(s.Budget, 5*time.Second) }
-func (s Switchover) limit() time.Duration  { return orDefault(s.Limit, 30*time.Second) }
-
-func orDefault(d, def time.Duration) time.Duration {
-	if d == 0 {
-		return def
-	}
-	return d
-}
+func (s Switchover) budget() time.Duration { return cmp.Or(s.Budget, 5*time.Second) }
+func (s Switchover) limit() time.Duration  { return cmp.Or(s.Limit, 30*time.Second) }
 
 // Refusal says why an operation cannot be done now, and what to do about it.
 type Refusal struct {

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -60,26 +61,17 @@ type Timing struct {
 
 // WithDefaults fills in what is zero, except addresses.
 func (s Spec) WithDefaults() Spec {
-	if s.Path == "" {
-		s.Path = "/service/demo"
-	}
+	s.Path = cmp.Or(s.Path, "/service/demo")
+	s.Database = cmp.Or(s.Database, "app")
 	if s.Nodes == nil {
 		s.Nodes = NodesNamed(3)
 	}
 	if s.Poolers == nil {
 		s.Poolers = PoolersNamed(3, 2)
 	}
-	if s.Database == "" {
-		s.Database = "app"
-	}
-	def := func(p *int, v int) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&s.Timing.TTL, 30)
-	def(&s.Timing.LoopWait, 10)
-	def(&s.Timing.RetryTimeout, 10)
+	s.Timing.TTL = cmp.Or(s.Timing.TTL, 30)
+	s.Timing.LoopWait = cmp.Or(s.Timing.LoopWait, 10)
+	s.Timing.RetryTimeout = cmp.Or(s.Timing.RetryTimeout, 10)
 	return s
 }
 
