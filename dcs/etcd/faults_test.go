@@ -214,6 +214,7 @@ func TestWatchNoticesSilence(t *testing.T) {
 type deaf struct {
 	grpc.ClientStream
 	heard int
+	made  chan struct{} // closed when the server has made the watch
 }
 
 func (d *deaf) RecvMsg(m any) error {
@@ -221,6 +222,7 @@ func (d *deaf) RecvMsg(m any) error {
 		<-d.Context().Done()
 		return d.Context().Err()
 	}
+	defer close(d.made)
 	return d.ClientStream.RecvMsg(m)
 }
 
@@ -228,21 +230,27 @@ func TestWatchReplacesADeafStream(t *testing.T) {
 	leak.Check(t)
 	s := start(t, embedded.Config{})
 	first := true // streams are opened one after the other
+	made := make(chan struct{})
 	store := connect(t, s.Endpoint(), func(c *clientv3.Config) {
 		c.DialOptions = append(c.DialOptions, grpc.WithChainStreamInterceptor(
 			func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, m string, next grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
 				cs, err := next(ctx, d, cc, m, o...)
 				if first && err == nil && strings.HasSuffix(m, "/Watch") {
 					first = false
-					cs = &deaf{ClientStream: cs}
+					cs = &deaf{ClientStream: cs, made: made}
 				}
 				return cs, err
 			}))
 	})
-	store.Reconfirm = time.Second
+	store.Reconfirm = 2 * time.Second
 	store.Timeout = 500 * time.Millisecond
 	f := follow(t, store)
 	f.until(5*time.Second, "fresh", fresh(""))
+	select { // a stream that begins behind would be replaced at once, deaf or not
+	case <-made:
+	case <-time.After(5 * time.Second):
+		t.Fatal("no watch was made")
+	}
 	v := put(t, s.Store(), "k", "1", dcs.Version{})
 	if d := f.until(5*time.Second, "repaired by a read", fresh("k=1")); d < 300*time.Millisecond {
 		t.Fatalf("the stream was not deaf: %v", d)
@@ -250,7 +258,7 @@ func TestWatchReplacesADeafStream(t *testing.T) {
 	at := f.last.At
 	f.until(5*time.Second, "confirmed", func(s dcs.Snapshot) bool { return s.At.After(at) })
 	put(t, s.Store(), "k", "2", v)
-	if d := f.until(5*time.Second, "following", fresh("k=2")); d > 300*time.Millisecond {
+	if d := f.until(5*time.Second, "following", fresh("k=2")); d > time.Second {
 		t.Errorf("a change took %v: the deaf stream is still in use", d)
 	}
 }
