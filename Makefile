@@ -14,11 +14,10 @@ FUZZTIME ?= 20s
 CROSS := linux darwin windows
 CROSS_PACKAGES := ./dcs/... ./patroni/... ./pooler/... ./envoyconf/... ./topology/...
 
-# What none of the packages that every application imports may reach, over any number of steps.
-LEAN_PACKAGES := ./dcs ./patroni ./pooler ./envoyconf ./topology
-UNREACHED := testing|net/http/pprof|expvar|google.golang.org/grpc|go.etcd.io/etcd/server/.*|github.com/(docker|moby|testcontainers|Shopify)/.*
+# Modules that use this one as anybody's does. They are not part of ./... here.
+CONSUMERS := test/light test/consumer
 
-.PHONY: help demo setup test lint fmt arrows cross bench fuzz clean
+.PHONY: help demo setup test lint fmt tidy cross bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,28 +28,29 @@ demo: setup ## start a whole stack on this machine, switch over, kill the primar
 setup: ## install PostgreSQL, Patroni, PgBouncer and Envoy, once (silent when all is there)
 	@scripts/setup
 
+# -p=1 is for one stack at a time.
 test: ## every test, with real servers and the race detector; nothing may be skipped for want of a program
 	@scripts/setup --tests
 	@export PGCONVOY_HOME="$$(scripts/setup --print-home)" PGCONVOY_REQUIRE=1; \
-	  stacks="$$(go list ./topology/local ./examples/...)"; \
+	  stacks="$$(go list ./topology/local ./topology/topologytest ./examples/...)"; \
 	  go test -race -count=1 -timeout=20m $(GOTESTFLAGS) $$(go list ./... | grep -vxF "$$stacks"); \
-	  go test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) $$stacks # one stack at a time
+	  go test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) $$stacks; \
+	  for m in $(CONSUMERS); do go -C "$$m" test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) ./...; done
 
-lint: ## formatting, vet, golangci-lint (the arrows between the packages too), go.mod, cross-builds
+lint: ## formatting, vet, golangci-lint (the arrows between the packages too), every go.mod, cross-builds
 	@bin="$$(scripts/setup --lint-tools)"; \
 	  bad="$$("$$bin/gofumpt-$(GOFUMPT_VERSION)" -l .)"; \
 	  if [[ -n $$bad ]]; then printf 'not formatted (make fmt):\n%s\n' "$$bad" >&2; exit 1; fi; \
-	  go vet ./...; \
-	  "$$bin/golangci-lint-$(GOLANGCI_LINT_VERSION)" run ./...; \
-	  go mod tidy -diff
-	@$(MAKE) --no-print-directory arrows cross
+	  for m in . $(CONSUMERS); do \
+	    (cd "$$m"; go vet ./...; "$$bin/golangci-lint-$(GOLANGCI_LINT_VERSION)" run ./...; go mod tidy -diff); \
+	  done
+	@$(MAKE) --no-print-directory cross
 
 fmt: ## format all Go files
 	@bin="$$(scripts/setup --lint-tools)"; "$$bin/golangci-lint-$(GOLANGCI_LINT_VERSION)" fmt ./...
 
-arrows: ## what the lean packages must never reach, by any path
-	@reached="$$(go list -deps $(LEAN_PACKAGES) | grep -Ex '$(UNREACHED)' || true)"; \
-	  if [[ -n $$reached ]]; then printf 'reached by $(LEAN_PACKAGES):\n%s\n' "$$reached" >&2; exit 1; fi
+tidy: ## bring every go.mod and go.sum up to date, this one first: the others follow it
+	@for m in . $(CONSUMERS); do go -C "$$m" mod tidy; done
 
 cross: ## build the packages that applications import for other systems
 	@for os in $(CROSS); do \

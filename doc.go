@@ -7,6 +7,7 @@
 //   - [github.com/pgconvoy/pgconvoy/pooler] controls a PgBouncer;
 //   - [github.com/pgconvoy/pgconvoy/envoyconf] makes Envoy's configuration, and its subpackage xds serves the endpoints;
 //   - [github.com/pgconvoy/pgconvoy/dcs] is the contract with the store, with back ends as subpackages;
+//   - [github.com/pgconvoy/pgconvoy/topology/topologytest] runs one in a test, and breaks it on purpose;
 //   - [github.com/pgconvoy/pgconvoy/topology/ledger] has clients that account for every transaction.
 //
 // # Evolution

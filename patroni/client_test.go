@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgconvoy/pgconvoy/internal/porttest"
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
@@ -114,12 +114,7 @@ func TestClientErrors(t *testing.T) {
 
 func TestWhatWasNotSentIsNotUnknown(t *testing.T) {
 	noGoroutines(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refuses := "http://" + ln.Addr().String()
-	_ = ln.Close()
+	refuses := fmt.Sprintf("http://127.0.0.1:%d", porttest.Free(t))
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := newRest(t, say(200, ""))
@@ -155,17 +150,32 @@ func (mute) RoundTrip(*http.Request) (*http.Response, error) { return nil, errLo
 
 func TestAnAnswerThatDoesNotCome(t *testing.T) {
 	noGoroutines(t)
-	r := newRest(t, func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
+	arrived := make(chan struct{}, 2)
+	r := newRest(t, func(_ http.ResponseWriter, req *http.Request) {
+		arrived <- struct{}{}
+		<-req.Context().Done()
+	})
+	why := errors.New("the caller has waited long enough")
+	leave := func() context.Context { // ends when the request has arrived: before that it is not unknown
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() {
+			<-arrived
+			cancel(why)
+		}()
+		return ctx
+	}
 	var client patroni.Client
-	if err := client.Wake(ctx, r.url); !errors.Is(err, patroni.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+	if err := client.Wake(leave(), r.url); !errors.Is(err, patroni.ErrUnknown) || !errors.Is(err, why) {
 		t.Error(err)
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := client.Status(ctx, r.url); errors.Is(err, patroni.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := client.Status(leave(), r.url); errors.Is(err, patroni.ErrUnknown) || !errors.Is(err, why) {
 		t.Errorf("a read has no outcome: %v", err)
+	}
+	// The bound of a call is one as well.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := client.Wake(ctx, r.url); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
 	}
 }
 

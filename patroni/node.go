@@ -32,13 +32,16 @@ type Credentials struct {
 
 // Etcd3Config is the node's etcd, spoken to through its JSON gateway.
 type Etcd3Config struct {
-	Hosts    []string `json:"hosts"` // host:port
-	Protocol string   `json:"protocol,omitempty"`
-	Username string   `json:"username,omitempty"`
-	Password Secret   `json:"password,omitempty"`
-	CACert   string   `json:"cacert,omitempty"`
-	Cert     string   `json:"cert,omitempty"`
-	Key      string   `json:"key,omitempty"`
+	Hosts []string `json:"hosts"` // host:port
+	// UseProxies keeps Patroni to Hosts; else it asks them for the addresses that the etcd servers have of each other.
+	UseProxies bool `json:"use_proxies,omitempty"`
+
+	Protocol string `json:"protocol,omitempty"`
+	Username string `json:"username,omitempty"`
+	Password Secret `json:"password,omitempty"`
+	CACert   string `json:"cacert,omitempty"`
+	Cert     string `json:"cert,omitempty"`
+	Key      string `json:"key,omitempty"`
 }
 
 // BootstrapConfig says how a cluster comes into being. It is used once.
@@ -61,6 +64,8 @@ type PostgresConfig struct {
 	HBA            []string          `json:"pg_hba,omitempty"`
 	BaseBackup     []any             `json:"basebackup,omitempty"` // options of pg_basebackup: words, or maps of one option
 	BeforeStop     string            `json:"before_stop,omitempty"`
+	PrePromote     string            `json:"pre_promote,omitempty"`   // runs on the new primary before it is promoted
+	RecoveryConf   map[string]string `json:"recovery_conf,omitempty"` // settings of a replica: restore_command and the like
 }
 
 // Authentication is whom Patroni logs in as.

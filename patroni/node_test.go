@@ -3,6 +3,7 @@ package patroni_test
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgconvoy/pgconvoy/internal/porttest"
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
@@ -120,6 +122,8 @@ func TestPatroniAcceptsTheGoldenFile(t *testing.T) {
 	defer store.Close()
 	here := strings.NewReplacer(
 		"127.0.0.1:2379", store.Addr().String(),
+		"0.0.0.0:5432", fmt.Sprint("0.0.0.0:", porttest.Free(t, "0.0.0.0")), // Patroni wants nobody to listen there
+		"0.0.0.0:8008", fmt.Sprint("0.0.0.0:", porttest.Free(t, "0.0.0.0")),
 		"/var/lib/postgresql/demo-n1", filepath.Join(t.TempDir(), "data"),
 		binDir, bin)
 	file := filepath.Join(t.TempDir(), "patroni.yml")

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgconvoy/pgconvoy/internal/porttest"
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
@@ -66,12 +66,7 @@ func (pg *postgres) place() {
 			pg.Fatal(err)
 		}
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		pg.Fatal(err)
-	}
-	pg.addr = ln.Addr().(*net.TCPAddr).AddrPort()
-	_ = ln.Close() // free for the server
+	pg.addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(porttest.Free(pg)))
 	pg.Cleanup(func() {
 		pg.kill()
 		if err := os.RemoveAll(dir); err != nil {
@@ -118,7 +113,7 @@ func (pg *postgres) start() {
 		_ = pg.cmd.Wait() // the tests look at the server, not at its exit status
 		close(exited)
 	}()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if _, err := pg.query("SELECT 1"); err == nil {
 			return
 		}
@@ -208,7 +203,7 @@ func (pg *postgres) connector() patroni.Connect {
 
 // query returns the first value.
 func (pg *postgres) query(sql string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres sslmode=disable", pg.addr.Addr(), pg.addr.Port()))
 	if err != nil {
@@ -315,19 +310,17 @@ func TestSQLProbe(t *testing.T) {
 		const probes = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe'"
 		p := probe(t, &patroni.SQL{Connect: sql.Connect, Rest: time.Hour}, pg.addr)
 		p.until("writable", writable)
-		if n := pg.must(probes); n != "1" {
-			t.Errorf("%s connections while it runs", n)
-		}
+		await(t, "one connection while it runs", func() bool { return pg.must(probes) == "1" }) // others may be ending
 		stopped := time.Now()
 		p.stop() // while it rests
 		if d := time.Since(stopped); d > 5*time.Second {
 			t.Errorf("took %v to stop", d)
 		}
-		gone(t, func() bool { return pg.must(probes) == "0" })
+		await(t, "none after it", func() bool { return pg.must(probes) == "0" })
 		for range sql.Probe(t.Context(), pg.addr) {
 			break // a consumer that leaves
 		}
-		gone(t, func() bool { return pg.must(probes) == "0" })
+		await(t, "none after its consumer has left", func() bool { return pg.must(probes) == "0" })
 	})
 
 	t.Run("rests while nothing happens", func(t *testing.T) {
@@ -358,7 +351,7 @@ func TestSQLProbe(t *testing.T) {
 		p.drain()
 		_, took := p.until("lost", failed)
 		_, again := p.until("still lost", failed)
-		if took > bound+time.Second || again > bound+time.Second {
+		if took > bound+5*time.Second || again > bound+5*time.Second { // without the bound: never
 			t.Errorf("told after %v and %v, the bound is %v", took, again, bound)
 		}
 		t.Logf("told after %v, and again after %v, with a bound of %v", took, again, bound)
@@ -438,7 +431,7 @@ func TestSQLProbe(t *testing.T) {
 			t.Fatal(err)
 		}
 		blind := probe(t, &patroni.SQL{Connect: patroni.Connector(config)}, sb.addr)
-		if got, _ := blind.until("an answer", func(p patroni.Proof) bool { return true }); got.Err != nil || got.Writable || got.Timeline != 0 {
+		if got, _ := blind.until("an answer", func(p patroni.Proof) bool { return p.Err == nil }); got.Writable || got.Timeline != 0 {
 			t.Errorf("without pg_monitor: %+v", got)
 		}
 		blind.stop()
@@ -457,12 +450,12 @@ func TestSQLProbe(t *testing.T) {
 	})
 }
 
-// gone waits until something is so.
-func gone(t *testing.T, is func() bool) {
+// await waits until something is so.
+func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Error("a connection is left on the server")
+			t.Errorf("not within 30 s: %s", what)
 			return
 		}
 	}
@@ -489,8 +482,8 @@ func TestSQLProbeIsEager(t *testing.T) {
 	for i := range len(at) - 1 {
 		gaps = append(gaps, at[i+1].Sub(at[i]))
 	}
-	slices.Sort(gaps)
-	if gaps[0] < 3*time.Millisecond || gaps[len(gaps)/2] > 100*time.Millisecond || asked.Load() != 30 {
+	slices.Sort(gaps) // a busy machine makes some of them long, a probe that rests all
+	if gaps[0] < 3*time.Millisecond || gaps[len(gaps)/4] > 100*time.Millisecond || asked.Load() != 30 {
 		t.Errorf("asked %d times, at %v", asked.Load(), gaps)
 	}
 }

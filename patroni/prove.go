@@ -133,16 +133,18 @@ func (a *attempt) read(ctx context.Context, s *Source) (reading, error) {
 func (a *attempt) await(ctx context.Context, prober Prober, first reading, p Proof) (Proof, bool) {
 	ctx, cancel := context.WithTimeout(ctx, repeat)
 	defer cancel()
-	if p.Writable && !counts(p, first) {
-		// A server that serves is asked rarely, and was asked before the read: do not wait for its turn.
-		for p := range prober.Probe(ctx, a.addr) {
-			if counts(p, first) {
-				return p, true
-			}
-			break
-		}
-	}
+	asked := false
 	for !counts(p, first) {
+		if p.Writable && !asked {
+			// A server that serves is asked rarely, and was asked before the read: do not wait for its turn.
+			asked = true
+			for own := range prober.Probe(ctx, a.addr) {
+				if counts(own, first) {
+					return own, true
+				}
+				break
+			}
+		}
 		select {
 		case p = <-a.answers:
 		case <-ctx.Done():

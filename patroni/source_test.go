@@ -79,6 +79,20 @@ func TestAnAnswerBeforeTheFirstReadDoesNotCount(t *testing.T) {
 	})
 }
 
+// The first answer is asked for while the first read is under way, and arrives after it.
+func TestAnAnswerThatIsJustTooOld(t *testing.T) {
+	stage(t, func(s *scene) {
+		s.ask.rest = time.Hour
+		s.store.get = func(n int64) {
+			if n == 1 {
+				time.Sleep(700 * time.Microsecond)
+			}
+		}
+		defer s.watch()()
+		s.after(3*time.Millisecond, patroni.Writable)
+	})
+}
+
 func TestAServerThatRestsIsAskedAtOnce(t *testing.T) {
 	stage(t, func(s *scene) {
 		s.ask.rest = time.Hour

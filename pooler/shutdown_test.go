@@ -18,7 +18,7 @@ func opened(t *testing.T, pb *bouncer, n int) pooler.Connect {
 	var mu sync.Mutex
 	var conns []*pgconn.PgConn
 	for range n {
-		c, err := pb.console()(within(t, 5*time.Second))
+		c, err := pb.console()(within(t, 30*time.Second))
 		must(t, err)
 		conns = append(conns, c)
 	}
@@ -46,7 +46,7 @@ func TestRouteDuringShutdown(t *testing.T) {
 	entries := []pooler.Entry{db("app", a, nil)}
 	t.Run("database", func(t *testing.T) {
 		pb := startBouncer(t, pooler.Ini{Databases: entries}, nil)
-		ctx := within(t, 20*time.Second)
+		ctx := within(t, time.Minute)
 		c := pb.client("app")
 		_, err := ask(c, "SELECT 1")
 		must(t, err)
@@ -61,7 +61,7 @@ func TestRouteDuringShutdown(t *testing.T) {
 	})
 	t.Run("global", func(t *testing.T) {
 		pb := startBouncer(t, pooler.Ini{Databases: entries}, nil)
-		ctx := within(t, 20*time.Second)
+		ctx := within(t, time.Minute)
 		_, err := ask(pb.client("app"), "SELECT 1")
 		must(t, err)
 		local := pb.local()
@@ -81,7 +81,7 @@ func TestRouteDuringShutdown(t *testing.T) {
 
 func shutdown(t *testing.T, pb *bouncer) {
 	t.Helper()
-	ctx := within(t, 5*time.Second)
+	ctx := within(t, 30*time.Second)
 	c, err := pooler.Open(ctx, pb.console())
 	must(t, err)
 	defer c.Close()

@@ -2,7 +2,6 @@ package pooler_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -17,12 +16,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgconvoy/pgconvoy/internal/porttest"
 	"github.com/pgconvoy/pgconvoy/pooler"
 )
 
@@ -151,14 +152,15 @@ func servers(tb testing.TB) (a, b netip.AddrPort) {
 			missing(tb, program)
 		}
 	}
-	shared.once.Do(func() { shared.err = startServers() })
+	shared.once.Do(func() { shared.err = startServers(tb) })
 	if shared.err != nil {
 		tb.Fatal(shared.err)
 	}
 	return shared.pg[0].addr, shared.pg[1].addr
 }
 
-func startServers() error {
+func startServers(tb testing.TB) error {
+	tb.Helper()
 	cred, err := unprivileged()
 	if err != nil {
 		return err
@@ -166,10 +168,7 @@ func startServers() error {
 	if shared.dir, err = serverDir(cred); err != nil {
 		return err
 	}
-	port, err := freePort("127.0.0.1", "127.0.0.2")
-	if err != nil {
-		return err
-	}
+	port := porttest.Free(tb, "127.0.0.1", "127.0.0.2")
 	for i, name := range []string{"a", "b"} {
 		dir := filepath.Join(shared.dir, name)
 		initdb := exec.Command(find("initdb"), "-D", dir, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
@@ -201,7 +200,7 @@ func startServers() error {
 
 // execOn runs statements as superuser, one after another, waiting for the server to come up.
 func execOn(addr netip.AddrPort, db, statements string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
 		c, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable", addr.Addr(), addr.Port(), db))
@@ -220,31 +219,6 @@ func execOn(addr netip.AddrPort, db, statements string) error {
 		_ = c.Close(ctx)
 		return err
 	}
-}
-
-// freePort finds a port that is free on all hosts.
-func freePort(hosts ...string) (int, error) {
-	for range 50 {
-		l, err := net.Listen("tcp", hosts[0]+":0")
-		if err != nil {
-			return 0, err
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
-		free := true
-		for _, h := range hosts[1:] {
-			o, err := net.Listen("tcp", net.JoinHostPort(h, strconv.Itoa(port)))
-			if err != nil {
-				free = false
-				break
-			}
-			_ = o.Close()
-		}
-		if free {
-			return port, nil
-		}
-	}
-	return 0, errors.New("no free port")
 }
 
 // bouncer is a running PgBouncer with its files.
@@ -284,10 +258,7 @@ func startBouncer(tb testing.TB, ini pooler.Ini, users pooler.UserList) *bouncer
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	port, err := freePort("127.0.0.1")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	port := porttest.Free(tb)
 	b := &bouncer{tb: tb, config: filepath.Join(dir, "pgbouncer.ini"), port: port, cred: cred, log: filepath.Join(dir, "pgbouncer.log")}
 	ini.Settings = settings(port, dir, ini.Settings)
 	if users == nil {
@@ -316,7 +287,7 @@ func (b *bouncer) start() {
 	proc, err := start(b.cred, filepath.Join(filepath.Dir(b.config), "out.log"), find("pgbouncer"), "-q", b.config)
 	must(b.tb, err)
 	b.proc = proc
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", b.port))
 		if err == nil {
 			_ = c.Close()
@@ -342,13 +313,66 @@ func (b *bouncer) restart() {
 
 // console is a Connect for the test's PgBouncer.
 func (b *bouncer) console() pooler.Connect {
+	return pooler.ConnectWith(b.consoleConfig())
+}
+
+func (b *bouncer) consoleConfig() *pgconn.Config {
+	b.tb.Helper()
 	c, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=admin dbname=pgbouncer sslmode=disable", b.port))
 	must(b.tb, err)
+	return c
+}
+
+// local has bounds that a busy machine does not reach: a login that a PAUSE cuts fails a client.
+func (b *bouncer) local() *pooler.Local {
+	return &pooler.Local{Config: b.config, Connect: b.console(), Timeout: 20 * time.Second, LoginWait: 20 * time.Second}
+}
+
+// questions counts what is sent to a console.
+type questions struct{ n atomic.Int64 }
+
+// connect is a Connect for the test's PgBouncer whose connections count.
+func (q *questions) connect(b *bouncer) pooler.Connect {
+	b.tb.Helper()
+	c := b.consoleConfig()
+	dial := c.DialFunc
+	c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		return counted{conn, q}, err
+	}
 	return pooler.ConnectWith(c)
 }
 
-func (b *bouncer) local() *pooler.Local {
-	return &pooler.Local{Config: b.config, Connect: b.console()}
+type counted struct {
+	net.Conn
+	q *questions
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	c.q.n.Add(1)
+	return c.Conn.Write(p)
+}
+
+// more waits until so many more have been sent that a Hold that waits has looked at the pooler again, whole.
+func (q *questions) more(tb testing.TB) {
+	tb.Helper()
+	n := q.n.Load()
+	eventually(tb, "the Hold looks again", func() bool { return q.n.Load() >= n+20 })
+}
+
+// giveUp begins a Hold that cannot drain, and ends its context once the pooler is held.
+func giveUp(tb testing.TB, local *pooler.Local) error {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(within(tb, 30*time.Second))
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- local.Hold(ctx) }()
+	eventually(tb, "held", func() bool {
+		st, err := local.State(ctx)
+		return err == nil && st.Held
+	})
+	cancel()
+	return <-ended
 }
 
 // client opens a client connection.
@@ -361,7 +385,7 @@ func (b *bouncer) client(db string) *pgconn.PgConn {
 }
 
 func (b *bouncer) dial(db string) (*pgconn.PgConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	return pgconn.Connect(ctx, fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=%s sslmode=disable", b.port, db))
 }
@@ -410,9 +434,9 @@ func must(tb testing.TB, err error) {
 // eventually waits for a condition.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			tb.Fatalf("not within 10 s: %s", what)
+			tb.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }
@@ -421,7 +445,7 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 func noGoroutines(tb testing.TB) {
 	tb.Helper()
 	tb.Cleanup(func() {
-		for end := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 			buf := make([]byte, 1<<20)
 			stacks := string(buf[:runtime.Stack(buf, true)])
 			if !strings.Contains(stacks, "pooler.(*") && !strings.Contains(stacks, "pooler.Open") {

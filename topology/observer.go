@@ -144,7 +144,7 @@ func view(path string, c patroni.Cluster, l patroni.Leadership, s dcs.Snapshot) 
 	}
 	for _, m := range c.Members {
 		v.Members = append(v.Members, MemberView{
-			m.Name, m.Host, m.API, string(m.Role), m.State, m.ReplicationState, m.Timeline, m.LSN, c.Sync.Has(m.Name),
+			m.Name, m.Host, m.Proxy, m.API, string(m.Role), m.State, m.ReplicationState, m.Timeline, m.LSN, c.Sync.Has(m.Name),
 		})
 	}
 	fleet, err1 := record.FleetOf(s, path)

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -38,6 +39,7 @@ type LeadershipView struct {
 type MemberView struct {
 	Name        string `json:"name"`
 	Host        string `json:"host"`
+	Proxy       string `json:"proxy,omitempty"` // where poolers reach it, if elsewhere
 	API         string `json:"api"`
 	Role        string `json:"role"`
 	State       string `json:"state"`
@@ -46,6 +48,9 @@ type MemberView struct {
 	LSN         uint64 `json:"lsn"`
 	Sync        bool   `json:"sync,omitempty"` // a synchronous standby
 }
+
+// Route is where poolers reach the member's PostgreSQL.
+func (m MemberView) Route() string { return cmp.Or(m.Proxy, m.Host) }
 
 // PoolerView is one pooler of the roster, with what its agent says. Without a live agent State is empty.
 type PoolerView struct {

@@ -18,7 +18,7 @@ import (
 )
 
 // within bounds every wait: far beyond what a healthy store needs.
-const within = 20 * time.Second
+const within = time.Minute
 
 // TestStore runs every case as a subtest of t. open returns a store that can be reached; it is called once for each
 // case and may return the same store again, since each case works in a directory of its own.

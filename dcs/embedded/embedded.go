@@ -1,11 +1,13 @@
-// Package embedded runs a one-node etcd in this process: a real store, over TCP, that Patroni and any etcd client can
-// use. It is the default of a local stack, and what tests of the etcd back end run against.
+// Package embedded runs an etcd in this process: a real store, over TCP, that Patroni and any etcd client can use. It is
+// the default of a local stack, and what tests of the etcd back end run against. It is one node, or with Config.Peers one
+// member of a cluster whose others run in this process or elsewhere.
 //
 // Importing this package brings in the etcd server, whose dependencies register the handlers of net/http/pprof on
 // http.DefaultServeMux. Programs that serve that mux to others should not import it; package dcs/etcd does not.
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +27,17 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs/etcd"
 )
 
-// Config says how to run the server. The zero value is a throwaway server on a free loopback port.
+// Config says how to run the server. The zero value is a throwaway server of one node on a free loopback port.
 type Config struct {
+	// Name is the member's. Empty: "pgconvoy".
+	Name string
+	// Peers are the addresses at which the members of a static cluster hear each other, by member's name, this one's
+	// included; its port must be free. All members are given the same Peers, also when they start again. Empty: one
+	// node, that listens for nobody.
+	Peers map[string]netip.AddrPort
 	// Dir keeps the data between runs, and is created if absent. Empty: a temporary directory that Close removes;
-	// nothing in it is worth an fsync, so none is done.
+	// nothing in it is worth an fsync, so none is done. A member of a cluster that has once served is not let in again
+	// without its data.
 	Dir string
 	// Listen is the address for clients. Zero: a free port of 127.0.0.1. Port zero: a free port of that address.
 	// There is neither TLS nor authentication: bind it to loopback.
@@ -46,7 +55,8 @@ type Server struct {
 	client   *clientv3.Client
 	store    *etcd.Store
 	etcd     *embed.Etcd
-	streams  *streams
+	calls    *calls
+	peers    *peers // nil: one node
 	tempDir  string // removed by Close; empty: the directory is the caller's
 	log      *zap.Logger
 	closing  sync.Once
@@ -54,19 +64,20 @@ type Server struct {
 }
 
 const (
-	// One node needs no patience with others: it elects itself within twice the election timeout. That also bounds
-	// the shortest lease from below, here to one second.
-	heartbeat = 20 * time.Millisecond
-	election  = 100 * time.Millisecond
 	// The store's whole past would be kept without a compaction. Watches re-read when they need more than this.
 	retention = "10m"
 	// A port that was free when it was looked up may be taken by the time that it is bound.
 	portAttempts = 20
 )
 
-// Start runs a server and returns when it answers. ctx bounds the start alone. Close must be called.
+// Start runs a server and returns when it answers: a member of a cluster does when a majority of the members runs, so
+// start them at the same time. ctx bounds the start alone. Close must be called.
 func Start(ctx context.Context, c Config) (*Server, error) {
-	s := &Server{streams: newStreams()}
+	c.Name = cmp.Or(c.Name, "pgconvoy")
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("embedded etcd: %w", err)
+	}
+	s := &Server{calls: newCalls()}
 	ok := false
 	defer func() {
 		if !ok {
@@ -84,8 +95,16 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		}
 		s.tempDir = dir
 	}
+	if len(c.Peers) > 0 {
+		if s.peers, err = listenForPeers(c.Peers[c.Name]); err != nil {
+			return nil, fmt.Errorf("embedded etcd: Peers: the address of %s: %w", c.Name, err)
+		}
+	}
 	if err := s.listen(c, dir); err != nil {
 		return nil, fmt.Errorf("embedded etcd: start in %s: %w", dir, err)
+	}
+	if s.peers != nil {
+		s.peers.join(s.etcd)
 	}
 	s.client, err = clientv3.New(clientv3.Config{
 		Endpoints: []string{s.endpoint},
@@ -100,10 +119,10 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	case err := <-s.etcd.Err():
 		return nil, fmt.Errorf("embedded etcd: start in %s: %w", dir, err)
 	case <-ctx.Done():
-		return nil, fmt.Errorf("embedded etcd: start in %s: %w", dir, context.Cause(ctx))
+		return nil, fmt.Errorf("embedded etcd: start in %s: %w%s", dir, context.Cause(ctx), c.alone())
 	}
 	if _, err := s.client.Get(ctx, "/", clientv3.WithCountOnly()); err != nil {
-		return nil, fmt.Errorf("embedded etcd: first read: %w", err)
+		return nil, fmt.Errorf("embedded etcd: first read: %w%s", err, c.alone())
 	}
 	ok = true
 	return s, nil
@@ -146,48 +165,49 @@ func address(want netip.AddrPort) (netip.AddrPort, error) {
 }
 
 func (s *Server) config(c Config, dir string, addr netip.AddrPort) *embed.Config {
-	// Peers are named in the member list and never dialled: there is one node, and it listens for none.
-	peer := url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
-	client := url.URL{Scheme: "http", Host: addr.String()}
-
 	e := embed.NewConfig()
-	e.Name = "pgconvoy"
 	e.Dir = dir
-	e.ListenPeerUrls = nil
-	e.AdvertisePeerUrls = []url.URL{peer}
-	e.InitialCluster = e.Name + "=" + peer.String()
+	c.members(e)
+	client := url.URL{Scheme: "http", Host: addr.String()}
 	e.ListenClientUrls = []url.URL{client}
 	e.AdvertiseClientUrls = []url.URL{client}
-	e.TickMs = uint(heartbeat.Milliseconds())
-	e.ElectionMs = uint(election.Milliseconds())
 	e.AutoCompactionMode = embed.CompactorModePeriodic
 	e.AutoCompactionRetention = retention
 	e.UnsafeNoFsync = c.NoSync || c.Dir == ""
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(s.log)
-	e.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(s.streams.intercept)}
+	e.GRPCAdditionalServerOptions = []grpc.ServerOption{
+		grpc.ChainStreamInterceptor(s.calls.stream), grpc.ChainUnaryInterceptor(s.calls.unary),
+	}
 	return e
 }
 
 // Endpoint is the server's address for any client, gRPC or JSON over HTTP: "http://127.0.0.1:port".
 func (s *Server) Endpoint() string { return s.endpoint }
 
-// Client is connected to the server. It is closed by Close.
+// Client is connected to this server alone. It is closed by Close.
 func (s *Server) Client() *clientv3.Client { return s.client }
 
-// Store is the server as a store, over Client. Set its fields before its first use.
+// Store is this server as a store, over Client: one that a cluster is cut off from does not answer. Set its fields
+// before its first use.
 func (s *Server) Store() *etcd.Store { return s.store }
 
-// Close ends every client's stream, stops the server and returns when nothing of it is left. A later call returns
-// the same error.
+// Close ends every client's calls, stops the server and returns when nothing of it is left. A later call returns the
+// same error.
 func (s *Server) Close() error {
 	s.closing.Do(func() {
 		var errs []error
 		if s.client != nil {
 			errs = append(errs, s.client.Close())
 		}
-		s.streams.end()
 		if s.etcd != nil {
+			handed := s.handOver()
+			s.calls.end()
 			s.etcd.Close()
+			<-handed
+		}
+		s.calls.end()
+		if s.peers != nil {
+			errs = append(errs, s.peers.close())
 		}
 		if s.log != nil {
 			_ = s.log.Sync() // a file that cannot be synced is no reason to fail
@@ -198,4 +218,31 @@ func (s *Server) Close() error {
 		s.closeErr = errors.Join(errs...)
 	})
 	return s.closeErr
+}
+
+// handOver makes the server ready for etcd's Close, which alone could take long. handed is closed by then.
+func (s *Server) handOver() (handed <-chan struct{}) {
+	e := s.etcd.Server
+	done := make(chan struct{})
+	select {
+	case <-e.ReadyNotify():
+	default:
+		e.HardStop() // Close waits for either, and without a majority a member does not get ready
+		close(done)
+		return done
+	}
+	// Close gives the leadership away and waits for the heir, also for one that has gone at the same time. A leader
+	// that has lost its majority is none any more, sooner than that.
+	go func() {
+		defer close(done)
+		_ = e.TryTransferLeadershipOnShutdown() // a courtesy
+	}()
+	for e.Lead() == uint64(e.MemberID()) {
+		select {
+		case <-done:
+			return done
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return done
 }

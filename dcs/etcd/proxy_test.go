@@ -11,9 +11,10 @@ import (
 
 // proxy stands between a client and the server, to cut and to silence their connections.
 type proxy struct {
-	l      net.Listener
-	target string
-	wg     sync.WaitGroup
+	l       net.Listener
+	target  string
+	refused chan struct{} // receives each connection that was not allowed, as far as there is room
+	wg      sync.WaitGroup
 
 	mu     sync.Mutex
 	thaw   *sync.Cond
@@ -28,7 +29,7 @@ func newProxy(t testing.TB, endpoint string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, target: strings.TrimPrefix(endpoint, "http://"), conns: make(map[net.Conn]struct{})}
+	p := &proxy{l: l, target: strings.TrimPrefix(endpoint, "http://"), refused: make(chan struct{}, 100), conns: make(map[net.Conn]struct{})}
 	p.thaw = sync.NewCond(&p.mu)
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
@@ -86,6 +87,10 @@ func (p *proxy) add(client, server net.Conn) bool {
 	defer p.mu.Unlock()
 	if p.cut {
 		_ = server.Close()
+		select {
+		case p.refused <- struct{}{}:
+		default:
+		}
 		return false
 	}
 	p.conns[client], p.conns[server] = struct{}{}, struct{}{}

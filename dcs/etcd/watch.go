@@ -301,13 +301,13 @@ func (w *watch) connectionLost(ctx context.Context) <-chan struct{} {
 	conn := w.s.client.ActiveConnection()
 	w.tasks.Go(func() {
 		for state := conn.GetState(); conn.WaitForStateChange(ctx, state); {
-			was := state
-			if state = conn.GetState(); was == connectivity.Ready && state != was {
+			if state == connectivity.Ready { // it may be back already
 				select {
 				case lost <- struct{}{}:
 				default:
 				}
 			}
+			state = conn.GetState()
 		}
 	})
 	return lost

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -55,34 +56,6 @@ func of(backends ...*envoytest.Backend) []envoyconf.Endpoint {
 	return e
 }
 
-// healthy waits until Envoy's own health check calls exactly these endpoints of write healthy.
-func (e entry) healthy(t testing.TB, want ...*envoytest.Backend) {
-	t.Helper()
-	envoytest.Eventually(t, 15*time.Second, "health of the endpoints", func() error {
-		out, err := e.Get("/clusters")
-		if err != nil {
-			return err
-		}
-		var up []string
-		for line := range strings.Lines(out) {
-			if rest, ok := strings.CutPrefix(line, "write::127.0.0.1:"); ok && strings.HasSuffix(strings.TrimSpace(rest), "health_flags::healthy") {
-				port, _, _ := strings.Cut(rest, "::")
-				up = append(up, "127.0.0.1:"+port)
-			}
-		}
-		var all []string
-		for _, b := range want {
-			all = append(all, b.Addr.String())
-		}
-		slices.Sort(up)
-		slices.Sort(all)
-		if !slices.Equal(up, all) {
-			return fmt.Errorf("healthy are %v, want %v", up, all)
-		}
-		return nil
-	})
-}
-
 // ask opens a connection and returns it with the backend that answered on it.
 func ask(t testing.TB, to netip.AddrPort) (*envoytest.Client, netip.AddrPort) {
 	t.Helper()
@@ -94,9 +67,14 @@ func ask(t testing.TB, to netip.AddrPort) (*envoytest.Client, netip.AddrPort) {
 	return c, a
 }
 
+// settle makes one connection, wherever it ends: the acknowledgement is the main thread's, and the worker, which has
+// been told before, has heard of it when it has served another connection.
+func settle(to netip.AddrPort) { _, _ = envoytest.Once(to) }
+
 // never opens n connections; none may reach the backend.
 func never(t testing.TB, to netip.AddrPort, b *envoytest.Backend, n int) {
 	t.Helper()
+	settle(to)
 	for i := range n {
 		c, a := ask(t, to)
 		c.Close()
@@ -138,6 +116,8 @@ func TestEnvoyFollows(t *testing.T) {
 			e := start(t, "envoy-1", l4, addr)
 			e.Ready()
 			t.Logf("ready after %v", time.Since(begin))
+			e.Healthy("write", a, b)
+			e.Healthy("read", c)
 			if _, got := ask(t, e.read); got != c.Addr {
 				t.Errorf("read reached %s", got)
 			}
@@ -164,17 +144,18 @@ func TestEnvoyFollows(t *testing.T) {
 			// Another one comes and gets connections as soon as its first health check passes.
 			d := envoytest.NewBackend(t)
 			wait(t, s, "write", set(t, s, "write", of(a, d)))
-			e.healthy(t, a, d)
+			e.Healthy("write", a, d)
 			connectedTo(t, e.write, d)
 			lives(t, ca, a)
 
 			// Emptied: clients are refused at once, not left to hang.
 			wait(t, s, "write", set(t, s, "write", nil))
+			settle(e.write)
 			begin = time.Now()
 			if got, err := envoytest.Dial(t, e.write).Ask(); err == nil {
 				t.Errorf("an empty service answered from %s", got)
 			}
-			if d := time.Since(begin); d > time.Second {
+			if d := time.Since(begin); d > 5*time.Second {
 				t.Errorf("refused only after %v", d)
 			}
 		})
@@ -183,13 +164,14 @@ func TestEnvoyFollows(t *testing.T) {
 
 func TestEnvoyKeepsItsEndpointsWithoutControlPlane(t *testing.T) {
 	s := xds.New(xds.Config{})
-	addr, stop := serve(t, s, "127.0.0.1:0")
+	addr, stop := serve(t, s, envoytest.Free(t).String()) // free for the next one too
 	a, b := envoytest.NewBackend(t), envoytest.NewBackend(t)
 	v := set(t, s, "write", of(a))
 	set(t, s, "read", of(a))
 	e := start(t, "envoy-1", envoyconf.L4{}, addr)
 	e.Ready()
 	wait(t, s, "write", v)
+	e.Healthy("write", a)
 	old := connectedTo(t, e.write, a)
 	stop()
 	time.Sleep(2 * time.Second)
@@ -204,11 +186,11 @@ func TestEnvoyKeepsItsEndpointsWithoutControlPlane(t *testing.T) {
 	begin := time.Now()
 	await(t, next, "envoy-1", func(e []envoyconf.EnvoyStatus) bool { return len(e) == 1 && e[0].Applied["write"] == v })
 	t.Logf("back after %v", time.Since(begin))
-	if d := time.Since(begin); d > 3*time.Second {
+	if d := time.Since(begin); d > 10*time.Second { // Envoy's default grows to 30 s
 		t.Errorf("back only after %v", d)
 	}
 	wait(t, next, "read", r)
-	e.healthy(t, b)
+	e.Healthy("write", b)
 	never(t, e.write, a, 20)
 	lives(t, old, a)
 }
@@ -231,17 +213,20 @@ func TestEnvoyChangesToTheOtherControlPlane(t *testing.T) {
 	if len(servers[1].Envoys()) == 1 {
 		first = 1
 	}
-	await(t, servers[first], "envoy-1", connected(1))
+	v := envoyconf.Version(of(a))
+	all := func(e []envoyconf.EnvoyStatus) bool {
+		return len(e) == 1 && e[0].Applied["write"] == v && e[0].Applied["read"] == v
+	}
+	await(t, servers[first], "envoy-1", all)
 	before := updates(t, e)
 	begin := time.Now()
 	stops[first]()
-	other := servers[1-first]
-	v := envoyconf.Version(of(a))
-	await(t, other, "envoy-1", func(e []envoyconf.EnvoyStatus) bool { return len(e) == 1 && e[0].Applied["write"] == v })
+	await(t, servers[1-first], "envoy-1", all)
 	t.Logf("changed over after %v", time.Since(begin))
 	if after := updates(t, e); after != before {
 		t.Errorf("equal versions were sent again: %s, then %s", before, after)
 	}
+	e.Healthy("write", a)
 	connectedTo(t, e.write, a)
 }
 
@@ -263,19 +248,19 @@ func TestFailedHealthCheckTakesAnEndpointOut(t *testing.T) {
 	set(t, s, "read", of(a))
 	e := start(t, "envoy-1", envoyconf.L4{}, addr)
 	e.Ready()
-	e.healthy(t, a, b)
+	e.Healthy("write", a, b)
 	old := connectedTo(t, e.write, b)
+	if err := old.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	begin := time.Now()
 	b.Hang()
-	e.healthy(t, a)
+	e.Healthy("write", a)
 	t.Logf("a hung endpoint was out after %v", time.Since(begin))
-	if _, err := old.Read(make([]byte, 1)); err == nil {
-		t.Error("the hung connection got an answer")
+	if _, err := old.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the hung connection was not cut: %v", err)
 	}
 	t.Logf("its connection was cut after %v", time.Since(begin))
-	if d := time.Since(begin); d > 8*time.Second {
-		t.Errorf("the connection hung for %v", d)
-	}
 	never(t, e.write, b, 20)
 }
 
@@ -289,7 +274,7 @@ func TestDeathOfAnEndpointFailsNoNewConnection(t *testing.T) {
 	set(t, s, "read", of(a))
 	e := start(t, "envoy-1", envoyconf.L4{}, addr)
 	e.Ready()
-	e.healthy(t, a, b)
+	e.Healthy("write", a, b)
 	for range 10 {
 		connectedTo(t, e.write, a)
 	}
@@ -316,7 +301,7 @@ func TestDeathOfAnEndpointFailsNoNewConnection(t *testing.T) {
 	clients.Wait()
 	slices.Sort(took)
 	t.Logf("%d connections: half within %v, all within %v", len(took), took[len(took)/2], took[len(took)-1])
-	e.healthy(t, a)
+	e.Healthy("write", a)
 }
 
 func TestTwoEnvoysAreWaitedFor(t *testing.T) {
@@ -352,8 +337,9 @@ func TestEnvoyRejects(t *testing.T) {
 			e := start(t, "envoy-1", l4, addr)
 			e.Ready()
 			wait(t, s, "write", v)
+			e.Healthy("write", a)
 			bad := s.SetUnchecked("write", "bad", &corev3.Node{Id: "not endpoints"})
-			envoytest.Eventually(t, 5*time.Second, "a rejection", func() error {
+			envoytest.Eventually(t, time.Minute, "a rejection", func() error {
 				if got := s.Envoys()[0]; got.Rejected["write"] == "" || got.Applied["write"] != v || got.Applied["read"] != r {
 					return fmt.Errorf("have %+v", got)
 				}

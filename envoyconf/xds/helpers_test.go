@@ -43,7 +43,7 @@ func set(t testing.TB, s *xds.Server, service string, e []envoyconf.Endpoint) st
 
 func wait(t testing.TB, s *xds.Server, service, version string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Wait(ctx, service, version); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func wait(t testing.TB, s *xds.Server, service, version string) {
 // await waits for a state of the connected Envoys, without polling.
 func await(t testing.TB, s *xds.Server, what string, ok func([]envoyconf.EnvoyStatus) bool) {
 	t.Helper()
-	timeout := time.After(15 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		changed := s.Changed()
 		envoys := s.Envoys()
@@ -312,7 +312,7 @@ func next(t testing.TB, c client) message {
 			t.Fatal("the stream ended")
 		}
 		return m
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no response")
 	}
 	return message{}

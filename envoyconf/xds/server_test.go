@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/envoyconf"
+	"github.com/pgconvoy/pgconvoy/envoyconf/internal/envoytest"
 	"github.com/pgconvoy/pgconvoy/envoyconf/xds"
 )
 
@@ -310,7 +311,7 @@ func TestConcurrentUse(t *testing.T) {
 	// In the end all have the last content, or rejected just that.
 	for _, service := range []string{"write", "read"} {
 		v := set(t, s, service, endpoints("10.9.9.9:6432"))
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := s.Wait(ctx, service, v)
 		cancel()
 		if w, ok := errors.AsType[*xds.WaitError](err); err != nil && (!ok || len(w.Missing) > 0) {
@@ -336,25 +337,21 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		clients = append(clients, c)
 	}
 	stop()
-	for range 100 {
-		if !strings.Contains(stacks(), "go-control-plane") && len(s.Envoys()) == 0 {
-			break
+	envoytest.Eventually(t, 30*time.Second, "the streams to end", func() error {
+		if left := stacks(); strings.Contains(left, "go-control-plane") || len(s.Envoys()) > 0 {
+			return fmt.Errorf("left: %+v\n%s", s.Envoys(), left)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if left := stacks(); strings.Contains(left, "go-control-plane") || len(s.Envoys()) > 0 {
-		t.Errorf("left: %+v\n%s", s.Envoys(), left)
-	}
+		return nil
+	})
 	for _, c := range clients {
 		c.close()
 	}
-	for range 200 {
-		if runtime.NumGoroutine() <= before {
-			return
+	envoytest.Eventually(t, 30*time.Second, "all goroutines to end", func() error {
+		if n := runtime.NumGoroutine(); n > before {
+			return fmt.Errorf("%d goroutines before, %d after\n%s", before, n, stacks())
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Errorf("%d goroutines before, %d after\n%s", before, runtime.NumGoroutine(), stacks())
+		return nil
+	})
 }
 
 func stacks() string {

@@ -1,14 +1,11 @@
 package proc
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -66,19 +63,18 @@ func (s *Starter) Close() {
 type Process struct {
 	PID  int
 	cmd  *exec.Cmd
-	c    Command
 	gone chan struct{}
 	err  error
 }
 
-// Start starts a program. The caller stops it or waits for it.
+// Start starts a program. Whoever calls it sees to its end and waits for it; a Keeper does.
 func (s *Starter) Start(c Command) (*Process, error) {
 	log, err := os.OpenFile(c.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	defer func() { _ = log.Close() }()     // the child has its own
-	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx // ended by Stop, in its own way
+	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx // ended by its Keeper, in its own way
 	cmd.Dir, cmd.Stdout, cmd.Stderr = c.Dir, log, log
 	cmd.Env = append(os.Environ(), c.Env...)
 	death := c.Death
@@ -94,7 +90,7 @@ func (s *Starter) Start(c Command) (*Process, error) {
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("%s: %s does not start: %w", c.Name, c.Path, err)
 	}
-	p := &Process{PID: cmd.Process.Pid, cmd: cmd, c: c, gone: make(chan struct{})}
+	p := &Process{PID: cmd.Process.Pid, cmd: cmd, gone: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.gone)
@@ -108,55 +104,8 @@ func (p *Process) Gone() <-chan struct{} { return p.gone }
 // Err says how it ended; valid after Gone.
 func (p *Process) Err() error { return p.err }
 
-// Stop asks the program to end, and kills its group when it does not within its grace. It returns when it is gone.
-func (p *Process) Stop() error {
-	sig := p.c.Stop
-	if sig == 0 {
-		sig = syscall.SIGTERM
-	}
-	grace := p.c.Grace
-	if grace == 0 {
-		grace = 10 * time.Second
-	}
-	_ = p.cmd.Process.Signal(sig) // already gone: seen below
-	select {
-	case <-p.gone:
-		return nil
-	case <-time.After(grace):
-	}
-	killGroup(p.PID)
-	<-p.gone
-	return fmt.Errorf("%s did not end within %s and was killed; its log is %s", p.c.Name, grace, p.c.Log)
-}
-
-// Supervise keeps a program running until ctx ends: one that ends by itself is started again. up is told of each
-// start. It returns an error when the program cannot be started, or ends five times in a row within two seconds.
-func (s *Starter) Supervise(ctx context.Context, c Command, up func(pid int)) error {
-	early := 0
-	for {
-		p, err := s.Start(c)
-		if err != nil {
-			return err
-		}
-		began := time.Now()
-		up(p.PID)
-		select {
-		case <-ctx.Done():
-			return p.Stop()
-		case <-p.Gone():
-		}
-		if time.Since(began) > 2*time.Second {
-			early = 0
-		}
-		if early++; early == 5 {
-			return fmt.Errorf("%s (%s) ends as soon as it is started (%w): %s", c.Name, c.Path, p.Err(), Tail(c.Log, 10))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Duration(early) * 100 * time.Millisecond):
-		}
-	}
+func (p *Process) signal(sig syscall.Signal) {
+	_ = p.cmd.Process.Signal(sig) // already gone: the caller waits for that
 }
 
 // Tail is the end of a log, for messages.
@@ -167,34 +116,4 @@ func Tail(path string, lines int) string {
 	}
 	all := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-// Group is a set of supervised programs that end together.
-type Group struct {
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	errs []error
-}
-
-// Go supervises in a goroutine; failed is told when that ends with an error before ctx ended.
-func (g *Group) Go(ctx context.Context, s *Starter, c Command, up func(pid int), failed func(error)) {
-	g.wg.Go(func() {
-		err := s.Supervise(ctx, c, up)
-		if err == nil {
-			return
-		}
-		if ctx.Err() == nil {
-			failed(err)
-			return
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.errs = append(g.errs, err)
-	})
-}
-
-// Wait returns when all programs are gone, with what went wrong in stopping them.
-func (g *Group) Wait() error {
-	g.wg.Wait()
-	return errors.Join(g.errs...)
 }

@@ -11,5 +11,3 @@ func attributes(c Command, death syscall.Signal) *syscall.SysProcAttr {
 	}
 	return a
 }
-
-func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) } // already gone: the caller waits for it

@@ -10,7 +10,7 @@ import (
 
 // check reads the rows of a run back and marks the history with them.
 func check(ctx context.Context, cfg *pgx.ConnConfig, run int64, table string, h *history) error {
-	return persist(ctx, func() error {
+	err := persist(ctx, func() error {
 		return withSession(ctx, cfg, func(c *pgx.Conn) error {
 			if err := settle(ctx, c, table); err != nil {
 				return err
@@ -25,6 +25,11 @@ func check(ctx context.Context, cfg *pgx.ConnConfig, run int64, table string, h 
 			return nil
 		})
 	})
+	if err != nil {
+		h.forget()
+	}
+	h.checked = err == nil
+	return err
 }
 
 // settle waits until every transaction that is writing to the table at this
@@ -50,48 +55,50 @@ func settle(ctx context.Context, c *pgx.Conn, table string) error {
 	return err
 }
 
-// readBack enters all rows, or none: it may be repeated.
+// readBack enters all rows. It may be repeated.
 func readBack(ctx context.Context, c *pgx.Conn, run int64, table string, h *history) error {
-	rows, err := c.Query(ctx, "select writer, seq from "+quoted(table, "")+" where run = $1", pgx.QueryExecModeExec, run)
+	h.forget()
+	rows, err := c.Query(ctx, "select writer, seq, timeline from "+quoted(table, "")+" where run = $1", pgx.QueryExecModeExec, run)
 	if err != nil {
 		return err
 	}
 	var (
-		writer int32
-		seq    int64
+		writer, timeline int32
+		seq              int64
 	)
-	_, err = pgx.ForEachRow(rows, []any{&writer, &seq}, func() error {
-		h.found(int(writer), seq)
+	_, err = pgx.ForEachRow(rows, []any{&writer, &seq, &timeline}, func() error {
+		h.found(int(writer), seq, uint32(timeline))
 		return nil
 	})
-	if err != nil {
-		h.forget()
-		return err
-	}
-	h.checked = true
-	return nil
+	return err
 }
 
 // forget undoes found.
 func (h *history) forget() {
 	h.strays = 0
-	for _, t := range h.tracks {
+	for _, t := range h.writers {
 		for i := range t.attempts {
-			t.attempts[i].present = false
+			a := &t.attempts[i]
+			a.present = false
+			if a.outcome != acknowledged {
+				a.timeline = 0
+			}
 		}
 	}
 }
 
-// found enters one row: it belongs to a transaction, once, or to none.
-func (h *history) found(writer int, seq int64) {
-	if writer < 0 || writer >= len(h.tracks) || seq < 0 || seq >= int64(len(h.tracks[writer].attempts)) {
+// found enters one row: it belongs to a transaction, once, or to none. A row
+// on another timeline than the one that was acknowledged is not the
+// acknowledged row: somebody sent it again.
+func (h *history) found(writer int, seq int64, timeline uint32) {
+	if writer < 0 || writer >= len(h.writers) || seq < 0 || seq >= int64(len(h.writers[writer].attempts)) {
 		h.strays++
 		return
 	}
-	a := &h.tracks[writer].attempts[seq]
-	if a.present {
+	a := &h.writers[writer].attempts[seq]
+	if a.present || a.outcome == acknowledged && a.timeline != timeline {
 		h.strays++
 		return
 	}
-	a.present = true
+	a.present, a.timeline = true, timeline
 }

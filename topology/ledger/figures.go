@@ -14,6 +14,63 @@ const (
 	blink = 50 * time.Millisecond
 )
 
+// tally is what writers and readers have in common, over a part of a run.
+type tally struct {
+	sent, answered int
+	stall, silence time.Duration
+	p50, p99       time.Duration
+	breaks         []time.Duration // when the others failed, in no order
+	kinds          map[string]int
+	firstError     string
+}
+
+func (h *history) tally(tracks []track, from, to time.Duration) tally {
+	var s tally
+	var latencies []time.Duration
+	answers := newGaps(from, min(to, h.stopped))
+	first := to
+	for i := range tracks {
+		t := &tracks[i]
+		begin, end := t.part(from, to)
+		if before := lastAcknowledged(t.attempts[:begin]); before >= 0 {
+			answers.before(before)
+		}
+		s.sent += end - begin
+		for seq := begin; seq < end; seq++ {
+			a := &t.attempts[seq]
+			latency := a.end - t.due(seq)
+			s.stall = max(s.stall, latency)
+			if a.outcome == acknowledged {
+				latencies = append(latencies, latency)
+				answers.add(a.end)
+				continue
+			}
+			s.breaks = append(s.breaks, a.end)
+			f := t.failures[a.kind]
+			if s.kinds == nil {
+				s.kinds = map[string]int{}
+			}
+			s.kinds[f.kind]++
+			if a.end < first {
+				first, s.firstError = a.end, f.text
+			}
+		}
+	}
+	s.answered = len(latencies)
+	s.silence = answers.longest(h.began)
+	s.p50, s.p99 = percentile(latencies, 50), percentile(latencies, 99)
+	return s
+}
+
+func lastAcknowledged(attempts []attempt) time.Duration {
+	for _, a := range slices.Backward(attempts) {
+		if a.outcome == acknowledged {
+			return a.end
+		}
+	}
+	return -1
+}
+
 // percentile is the nearest-rank one: a time that was really seen. It sorts d.
 func percentile(d []time.Duration, p int) time.Duration {
 	if len(d) == 0 {
@@ -85,8 +142,8 @@ func (h *history) inFlight(breaks []time.Duration) int {
 			continue
 		}
 		n := 0
-		for j := range h.tracks {
-			t := &h.tracks[j]
+		for j := range h.writers {
+			t := &h.writers[j]
 			if k := t.from(at); k < len(t.attempts) && t.attempts[k].start <= at+blink {
 				n++
 			}

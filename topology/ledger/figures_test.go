@@ -70,9 +70,9 @@ func TestGaps(t *testing.T) {
 // apart. A break at 100 ms takes one transaction of each with it; the server
 // is back at 400 ms and both catch up.
 func scripted() *history {
-	h := &history{base: time.Now(), every: 10 * ms, stopped: 600 * ms, measured: true, checked: true}
+	h := &history{base: time.Now(), stopped: 600 * ms, measured: true, checked: true}
 	for w := range 2 {
-		t := track{offset: time.Duration(w) * 5 * ms, failures: []failure{{"57P01", "terminated"}, {CannotConnect, fmt.Sprintf("refused %d", w)}}}
+		t := track{offset: time.Duration(w) * 5 * ms, every: 10 * ms, failures: []failure{{"57P01", "terminated"}, {CannotConnect, fmt.Sprintf("refused %d", w)}}}
 		for seq := range 60 {
 			due := t.offset + time.Duration(seq)*10*ms
 			a := attempt{start: due, end: due + ms, present: true}
@@ -89,7 +89,7 @@ func scripted() *history {
 			}
 			t.attempts = append(t.attempts, a)
 		}
-		h.tracks = append(h.tracks, t)
+		h.writers = append(h.writers, t)
 	}
 	for at := 5 * ms; at < 600*ms; at += 5 * ms {
 		if at <= 95*ms || at >= 350*ms {
@@ -101,7 +101,7 @@ func scripted() *history {
 
 func TestReport(t *testing.T) {
 	h := scripted()
-	r := newReport(h, "t", 1, []mark{{"break", h.base.Add(98 * ms)}, {"later", h.base.Add(500 * ms)}})
+	r := newReport(h, "t", 1, []mark{{at: h.base.Add(500 * ms), name: "later"}, {at: h.base.Add(98 * ms), name: "break"}})
 	want := Report{
 		Writers: 2, Sent: 120, Acknowledged: 116, Failed: 4, Unknown: 2, Committed: 1, InFlight: 2,
 		Stall: 300 * ms, P50: ms, ServerGap: 255 * ms,
@@ -162,12 +162,12 @@ func TestReport(t *testing.T) {
 
 func TestLostAndSurplus(t *testing.T) {
 	h := scripted()
-	h.tracks[0].attempts[3].present = false // acknowledged
-	h.tracks[1].attempts[11].present = true // surely failed
-	h.found(0, 5)                           // a second row of one
-	h.found(0, 60)                          // never sent
-	h.found(7, 0)                           // no such writer
-	h.found(-1, -1)
+	h.writers[0].attempts[3].present = false // acknowledged
+	h.writers[1].attempts[11].present = true // surely failed
+	h.found(0, 5, 0)                         // a second row of one
+	h.found(0, 60, 0)                        // never sent
+	h.found(7, 0, 0)                         // no such writer
+	h.found(-1, -1, 0)
 	r := newReport(h, "t", 1, nil)
 	if r.Lost != 1 || r.Surplus != 5 {
 		t.Errorf("Lost %d Surplus %d, want 1 and 5", r.Lost, r.Surplus)
@@ -202,7 +202,7 @@ func TestInFlight(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
-	w := &writer{}
+	w := &client{}
 	var got []time.Duration
 	for w.losses = range 9 {
 		got = append(got, w.backoff())

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,27 +11,64 @@ import (
 	"unicode/utf8"
 )
 
-// String is a small table: a line for each event, one for the whole, and one
-// that says what the failures were.
+// String is a small table: a line for each event, one for the whole, the same
+// for the readers, and lines that say what the failures were.
 func (r Report) String() string {
-	grid := [][]string{{"", "sent", "failed", "unknown", "lost", "surplus", "p99", "stall", "silence", "server gap"}}
-	for _, e := range r.Events {
+	var b strings.Builder
+	var writes string
+	if r.Reads.Readers > 0 {
+		writes = "writes"
+	}
+	grid := [][]string{{
+		writes, "sent", "failed", "unknown", "lost", "surplus", "back", "stale",
+		"p99", "stall", "silence", "server gap",
+	}}
+	for _, e := range append(slices.Clone(r.Events), r) {
 		grid = append(grid, e.row())
 	}
-	grid = append(grid, r.row())
-	var b strings.Builder
 	align(&b, grid)
-	if r.Failed > 0 {
-		b.WriteString("failures: " + r.kinds() + "\n")
-		if r.FirstError != "" {
-			b.WriteString("the first: " + r.FirstError + "\n")
+	if r.Reads.Readers > 0 {
+		grid = [][]string{{"reads", "sent", "failed", "back", "stale", "behind", "lag", "p99", "stall", "silence"}}
+		for _, e := range append(slices.Clone(r.Events), r) {
+			grid = append(grid, e.Reads.row(e.name()))
 		}
+		align(&b, grid)
+	}
+	if len(r.Timelines) > 1 {
+		fmt.Fprintf(&b, "timelines: %s\n", strings.Trim(fmt.Sprint(r.Timelines), "[]"))
+	}
+	if len(r.Notes) > 0 {
+		list := make([]string, len(r.Notes))
+		for i, n := range r.Notes {
+			list[i] = fmt.Sprintf("%.3fs %s", n.At.Sub(r.From).Seconds(), n.Name)
+		}
+		b.WriteString("notes: " + strings.Join(list, ", ") + "\n")
+	}
+	if r.Failed > 0 {
+		b.WriteString("failures: " + kinds(r.BySQLState))
+		if r.Unknown > 0 && r.Checked {
+			fmt.Fprintf(&b, "; of %d unknown %d had committed", r.Unknown, r.Committed)
+		}
+		b.WriteByte('\n')
+		first(&b, r.FirstError)
+	}
+	if r.Reads.Failed > 0 {
+		b.WriteString("failed reads: " + kinds(r.Reads.BySQLState) + "\n")
+		first(&b, r.Reads.FirstError)
 	}
 	if !r.Checked {
 		b.WriteString("not checked: the rows were not read back\n")
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
+
+func first(b *strings.Builder, text string) {
+	if text != "" {
+		b.WriteString("the first: " + text + "\n")
+	}
+}
+
+func (r Report) name() string { return cmp.Or(r.Name, "whole run") }
 
 func (r Report) row() []string {
 	lost, surplus, gap := "?", "?", "-"
@@ -43,25 +79,30 @@ func (r Report) row() []string {
 		gap = short(r.ServerGap)
 	}
 	return []string{
-		cmp.Or(r.Name, "whole run"),
+		r.name(),
 		strconv.Itoa(r.Sent), strconv.Itoa(r.Failed), strconv.Itoa(r.Unknown), lost, surplus,
+		strconv.Itoa(r.Back), strconv.Itoa(r.Stale),
 		short(r.P99), short(r.Stall), short(r.Silence), gap,
 	}
 }
 
+func (r Reads) row(name string) []string {
+	return []string{
+		name,
+		strconv.Itoa(r.Sent), strconv.Itoa(r.Failed), strconv.Itoa(r.Back), strconv.Itoa(r.Stale),
+		strconv.Itoa(r.Behind), short(r.Lag), short(r.P99), short(r.Stall), short(r.Silence),
+	}
+}
+
 // kinds lists the failures, the most frequent first.
-func (r Report) kinds() string {
-	keys := slices.SortedFunc(maps.Keys(r.BySQLState), func(a, b string) int {
-		return cmp.Or(r.BySQLState[b]-r.BySQLState[a], strings.Compare(a, b))
+func kinds(count map[string]int) string {
+	keys := slices.SortedFunc(maps.Keys(count), func(a, b string) int {
+		return cmp.Or(count[b]-count[a], strings.Compare(a, b))
 	})
 	for i, k := range keys {
-		keys[i] = fmt.Sprintf("%d %s", r.BySQLState[k], k)
+		keys[i] = fmt.Sprintf("%d %s", count[k], k)
 	}
-	s := strings.Join(keys, ", ")
-	if r.Unknown > 0 && r.Checked {
-		s += fmt.Sprintf("; of %d unknown %d had committed", r.Unknown, r.Committed)
-	}
-	return s
+	return strings.Join(keys, ", ")
 }
 
 // align writes a grid with its first column to the left, the others to the right.
@@ -96,52 +137,6 @@ func short(d time.Duration) string {
 		d = d.Round(100 * time.Microsecond)
 	}
 	return d.String()
-}
-
-// span is a duration that reads "142ms" in JSON, as ParseDuration takes it.
-type span time.Duration
-
-func (s span) MarshalText() ([]byte, error) {
-	return []byte(time.Duration(s).Round(time.Microsecond).String()), nil
-}
-
-func (s *span) UnmarshalText(b []byte) error {
-	d, err := time.ParseDuration(string(b))
-	*s = span(d)
-	return err
-}
-
-// fields is Report without its methods.
-type fields Report
-
-// spans hides the durations of the Report that is embedded beside it.
-type spans struct {
-	*fields
-	Stall     span `json:"stall"`
-	Silence   span `json:"silence"`
-	P50       span `json:"p50"`
-	P99       span `json:"p99"`
-	ServerGap span `json:"server_gap"`
-}
-
-// MarshalJSON writes durations as text, rounded to microseconds: "142.07ms".
-func (r Report) MarshalJSON() ([]byte, error) {
-	return json.Marshal(spans{
-		(*fields)(&r),
-		span(r.Stall), span(r.Silence), span(r.P50), span(r.P99), span(r.ServerGap),
-	})
-}
-
-// UnmarshalJSON reads what MarshalJSON writes.
-func (r *Report) UnmarshalJSON(b []byte) error {
-	s := spans{fields: (*fields)(r)}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
-	r.Stall, r.Silence = time.Duration(s.Stall), time.Duration(s.Silence)
-	r.P50, r.P99 = time.Duration(s.P50), time.Duration(s.P99)
-	r.ServerGap = time.Duration(s.ServerGap)
-	return nil
 }
 
 // oneLine is the text of an error for a line of its own.

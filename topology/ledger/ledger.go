@@ -21,34 +21,34 @@ const nodePatience = 10 * time.Second
 // Ledger is a run of clients, from [Start] until [Ledger.Stop]. Its methods
 // may be called from any goroutine.
 type Ledger struct {
-	load  Load // without Direct: nothing here holds a DSN
+	load  Load // without Read and Direct: nothing here holds a DSN
 	cfg   *pgx.ConnConfig
 	run   int64
 	base  time.Time // zero of all times
 	began time.Duration
 
-	writers []*writer
+	writers []*client
+	readers []*client
 	probers []*prober
 
 	stop  chan struct{}      // closed: start no further transaction
-	kill  context.CancelFunc // ends the writers at once
+	kill  context.CancelFunc // ends the clients at once
 	rest  context.CancelFunc // ends the probers
-	alive sync.WaitGroup     // writers and probers
+	alive sync.WaitGroup     // clients and probers
 	done  chan struct{}      // closed when all of them are gone
 
 	mu    sync.Mutex
 	marks []mark
 
 	stopping chan struct{} // holds one element while a Stop is at work
-	history  *history
-	report   Report
+	history  *history      // set by the first Stop
 }
 
-// Start creates the table, connects every writer, and starts the schedule. It
+// Start creates the table, connects every client, and starts the schedule. It
 // returns an error, with nothing left behind, if that cannot be done: the
 // clients begin with a service that works.
 //
-// ctx bounds the start only, and 60 s do; the writers run until Stop, which
+// ctx bounds the start only, and 60 s do; the clients run until Stop, which
 // must be called.
 func Start(ctx context.Context, dsn string, load Load) (*Ledger, error) {
 	load = load.withDefaults()
@@ -58,6 +58,12 @@ func Start(ctx context.Context, dsn string, load Load) (*Ledger, error) {
 	cfg, err := parse("the DSN", dsn)
 	if err != nil {
 		return nil, err
+	}
+	readCfg := cfg
+	if load.Read != "" {
+		if readCfg, err = parse("Load.Read", load.Read); err != nil {
+			return nil, err
+		}
 	}
 	l := &Ledger{
 		cfg:      cfg,
@@ -75,8 +81,14 @@ func Start(ctx context.Context, dsn string, load Load) (*Ledger, error) {
 		}
 		l.probers = append(l.probers, p)
 	}
-	load.Direct = nil
+	load.Read, load.Direct = "", nil
 	l.load = load
+	for i := range load.Writers {
+		l.writers = append(l.writers, l.writer(i))
+	}
+	for i := range load.Readers {
+		l.readers = append(l.readers, l.reader(readCfg, i))
+	}
 
 	life, kill := context.WithCancel(context.WithoutCancel(ctx))
 	probing, rest := context.WithCancel(life)
@@ -86,8 +98,8 @@ func Start(ctx context.Context, dsn string, load Load) (*Ledger, error) {
 	if err := l.start(ctx, life, probing, first); err != nil {
 		kill()
 		l.alive.Wait()
-		for _, w := range l.writers {
-			w.hangUp(ctx)
+		for _, c := range slices.Concat(l.writers, l.readers) {
+			c.hangUp(ctx)
 		}
 		return nil, err
 	}
@@ -98,17 +110,20 @@ func Start(ctx context.Context, dsn string, load Load) (*Ledger, error) {
 	return l, nil
 }
 
-// start prepares everything under ctx and starts the goroutines, the writers
+// start prepares everything under ctx and starts the goroutines, the clients
 // under life and the probers under probing.
 func (l *Ledger) start(ctx, life, probing context.Context, first <-chan struct{}) error {
-	if err := createTables(ctx, l.cfg, l.load.Table, len(l.probers) > 0); err != nil {
-		return fmt.Errorf("ledger: creating %s: %w", l.load.Table, err)
+	if err := createTables(ctx, l.cfg, l.load, len(l.probers) > 0); err != nil {
+		return fmt.Errorf("ledger: preparing %s: %w", l.load.Table, err)
 	}
 	for _, p := range l.probers {
 		l.alive.Go(func() { p.drive(probing) })
 	}
-	if err := l.connect(ctx); err != nil {
+	if err := each(ctx, l.writers, (*client).connect); err != nil {
 		return fmt.Errorf("ledger: connecting the writers: %w", err)
+	}
+	if err := each(ctx, l.readers, (*client).rehearse); err != nil {
+		return fmt.Errorf("ledger: connecting the readers: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodePatience)
 	defer cancel()
@@ -116,33 +131,33 @@ func (l *Ledger) start(ctx, life, probing context.Context, first <-chan struct{}
 		return err
 	}
 	l.began = time.Since(l.base)
-	for i, w := range l.writers {
-		w.track.offset = l.began + l.load.Every*time.Duration(i)/time.Duration(l.load.Writers)
-		w.live.lastAck.Store(int64(l.began))
-		l.alive.Go(func() {
-			// One of its own: the timeouts of all writers would queue for one lock.
-			ctx, cancel := context.WithCancel(life)
-			defer cancel()
-			w.drive(ctx, l.stop)
-		})
+	for _, clients := range [][]*client{l.writers, l.readers} {
+		for i, c := range clients {
+			c.track.offset = l.began + c.track.every*time.Duration(i)/time.Duration(len(clients))
+			c.live.lastAck.Store(int64(l.began))
+			l.alive.Go(func() {
+				// One of its own: the timeouts of all clients would queue for one lock.
+				ctx, cancel := context.WithCancel(life)
+				defer cancel()
+				c.drive(ctx, l.stop)
+			})
+		}
 	}
 	return nil
 }
 
-// connect makes the writers' connections before the schedule begins: twenty
+// each prepares the clients' connections before the schedule begins: twenty
 // logins at once would be the longest stall of a quiet run.
-func (l *Ledger) connect(ctx context.Context) error {
+func each(ctx context.Context, clients []*client, prepare func(*client, context.Context) error) error {
 	const together = 8
-	errs := make([]error, l.load.Writers)
+	errs := make([]error, len(clients))
 	slots := make(chan struct{}, together)
 	var wg sync.WaitGroup
-	for i := range l.load.Writers {
-		w := &writer{id: i, run: l.run, cfg: l.cfg, sql: insertSQL(l.load.Table), load: l.load, base: l.base}
-		l.writers = append(l.writers, w)
+	for i, c := range clients {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			errs[i] = w.connect(ctx)
+			errs[i] = prepare(c, ctx)
 		})
 	}
 	wg.Wait()
@@ -154,7 +169,8 @@ func (l *Ledger) connect(ctx context.Context) error {
 	return nil
 }
 
-// Counts is how far a run has come.
+// Counts is how far a run has come: the transactions of the writers, and the
+// reads of the readers.
 type Counts struct {
 	Sent         int `json:"sent"`
 	Acknowledged int `json:"acknowledged"`
@@ -164,37 +180,34 @@ type Counts struct {
 
 	// SinceAck is the time since any writer got its last acknowledgement.
 	SinceAck time.Duration `json:"since_ack_ns"`
+
+	ReadsAnswered int `json:"reads_answered"`
+	ReadsFailed   int `json:"reads_failed"`
 }
 
 // Now returns the counts of this moment. It reads a few counters of each
-// writer and disturbs none, so it may be called many times a second.
+// client and disturbs none, so it may be called many times a second.
 func (l *Ledger) Now() Counts {
-	var c Counts
+	var n Counts
 	var last int64
-	for _, w := range l.writers {
+	for _, c := range l.writers {
 		// Ends before starts: a transaction between the two reads is waiting.
-		c.Unknown += int(w.live.unknown.Load())
-		c.Failed += int(w.live.failed.Load())
-		c.Acknowledged += int(w.live.acknowledged.Load())
-		c.Sent += int(w.live.sent.Load())
-		last = max(last, w.live.lastAck.Load())
+		n.Unknown += int(c.live.unknown.Load())
+		n.Failed += int(c.live.failed.Load())
+		n.Acknowledged += int(c.live.acknowledged.Load())
+		n.Sent += int(c.live.sent.Load())
+		last = max(last, c.live.lastAck.Load())
 	}
-	c.Waiting = min(c.Sent-c.Acknowledged-c.Failed, l.load.Writers)
-	c.SinceAck = max(time.Since(l.base)-time.Duration(last), 0)
-	return c
+	n.Waiting = min(n.Sent-n.Acknowledged-n.Failed, l.load.Writers)
+	n.SinceAck = max(time.Since(l.base)-time.Duration(last), 0)
+	for _, c := range l.readers {
+		n.ReadsAnswered += int(c.live.acknowledged.Load())
+		n.ReadsFailed += int(c.live.failed.Load())
+	}
+	return n
 }
 
-// Mark names this moment and returns it. The report has a part from each mark
-// to the next (Report.Events). Call it just before doing what it names.
-func (l *Ledger) Mark(name string) time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	l.marks = append(l.marks, mark{name, now})
-	return now
-}
-
-// Stop ends the writers, reads every row back through the DSN of Start, and
+// Stop ends the clients, reads every row back through the DSN of Start, and
 // returns the report. No transaction is started any more; those under way
 // finish, or are cut off (outcome unknown) after Load.Timeout or half of the
 // time that ctx leaves, whichever comes first. The rest is for the check,
@@ -202,34 +215,31 @@ func (l *Ledger) Mark(name string) time.Time {
 //
 // When Stop returns, every goroutine and connection of the ledger is gone,
 // whatever the error. An error means that the rows could not be read in time:
-// the report is whole except for Committed, Lost and Surplus, and Checked is
-// false. Stop may then be called again to repeat the check; after a success it
-// returns the same report again.
+// the report is whole except for what only the rows can tell (Report.Checked
+// says which), and Checked is false. Stop may then be called again to repeat
+// the check; after a success it returns the same report again, with the marks
+// and notes that were added since.
 func (l *Ledger) Stop(ctx context.Context) (Report, error) {
 	if err := l.enter(ctx); err != nil {
 		return Report{}, err
 	}
 	defer func() { <-l.stopping }()
-	if l.report.Checked {
-		return l.report, nil
-	}
 	if l.history == nil {
 		at := time.Since(l.base)
 		l.end(ctx)
 		l.history = l.collect(at)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := check(ctx, l.cfg, l.run, l.load.Table, l.history)
-	l.mu.Lock()
-	marks := slices.Clone(l.marks)
-	l.mu.Unlock()
-	l.report = newReport(l.history, l.load.Table, l.run, marks)
-	if err != nil {
-		l.history = l.history.clone() // for the next check; this one belongs to the report
-		return l.report, fmt.Errorf("ledger: reading %s back: %w", l.load.Table, err)
+	h := l.history
+	var err error
+	if !h.checked {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		if err = check(ctx, l.cfg, l.run, l.load.Table, h); err != nil {
+			l.history = h.clone() // for the next check; this one belongs to the report
+			err = fmt.Errorf("ledger: reading %s back: %w", l.load.Table, err)
+		}
 	}
-	return l.report, nil
+	return newReport(h, l.load.Table, l.run, l.marked()), err
 }
 
 // enter admits one Stop at a time.
@@ -247,7 +257,7 @@ func (l *Ledger) enter(ctx context.Context) error {
 	}
 }
 
-// end stops the writers and waits for all goroutines.
+// end stops the clients and waits for all goroutines.
 func (l *Ledger) end(ctx context.Context) {
 	close(l.stop)
 	l.rest()
@@ -268,13 +278,17 @@ func (l *Ledger) end(ctx context.Context) {
 
 // collect puts the records together. All goroutines have ended.
 func (l *Ledger) collect(stopped time.Duration) *history {
-	h := &history{base: l.base, every: l.load.Every, began: l.began, stopped: stopped, measured: len(l.probers) > 0}
-	for _, w := range l.writers {
-		h.tracks = append(h.tracks, w.track)
+	h := &history{base: l.base, began: l.began, stopped: stopped, measured: len(l.probers) > 0}
+	for _, c := range l.writers {
+		h.writers = append(h.writers, c.track)
+	}
+	for _, c := range l.readers {
+		h.readers = append(h.readers, c.track)
 	}
 	for _, p := range l.probers {
 		h.direct = append(h.direct, p.acks...)
 	}
 	slices.Sort(h.direct)
+	h.moves = h.firstAnswers()
 	return h
 }

@@ -17,17 +17,35 @@ const (
 	defaultTimeout = 60 * time.Second
 )
 
+// most bounds the number of clients of either kind.
+const most = 10_000
+
 // Load says what the clients do. The zero value is 20 writers with one
-// transaction per 10 ms each, 2,000 a second in all.
+// transaction per 10 ms each, 2,000 a second in all, and no readers.
 type Load struct {
-	// Writers is the number of clients, each with a connection of its own.
-	// Zero means 20.
+	// Writers is the number of clients that write, each with a connection of
+	// its own. Zero means 20.
 	Writers int
 
 	// Every is the time between two transactions of one writer. The writers'
 	// schedules are shifted against each other so that they spread evenly.
 	// Zero means 10 ms.
 	Every time.Duration
+
+	// Readers is the number of clients that read, each with a connection of its
+	// own: at each tick one asks for the newest row of one of the writers. They
+	// need an index, Table with "_reads" appended, which is created where it
+	// does not exist. Zero means none.
+	Readers int
+
+	// ReadEvery is Every for the readers. Zero means the same as Every.
+	ReadEvery time.Duration
+
+	// Read is the DSN that the readers use, that of a service of replicas for
+	// instance. Its transactions should not be read-only by default: what such
+	// a one is answered counts as a standby's answer, of which less is
+	// demanded. Empty means the writers' DSN.
+	Read string `json:"-"`
 
 	// Table holds the rows, one per transaction: a name, or schema.name. It is
 	// created where it does not exist and never dropped: it is the evidence.
@@ -53,8 +71,8 @@ type Load struct {
 
 // String tells the load without the DSNs, which hold passwords.
 func (l Load) String() string {
-	return fmt.Sprintf("{Writers:%d Every:%v Table:%q Explicit:%t Timeout:%v Direct:%d nodes}",
-		l.Writers, l.Every, l.Table, l.Explicit, l.Timeout, len(l.Direct))
+	return fmt.Sprintf("{Writers:%d Every:%v Readers:%d ReadEvery:%v Table:%q Explicit:%t Timeout:%v Direct:%d nodes}",
+		l.Writers, l.Every, l.Readers, l.ReadEvery, l.Table, l.Explicit, l.Timeout, len(l.Direct))
 }
 
 // GoString is String: the %#v of a Load shows no password either.
@@ -66,6 +84,9 @@ func (l Load) withDefaults() Load {
 	}
 	if l.Every == 0 {
 		l.Every = defaultEvery
+	}
+	if l.ReadEvery == 0 {
+		l.ReadEvery = l.Every
 	}
 	if l.Table == "" {
 		l.Table = defaultTable
@@ -80,11 +101,17 @@ func (l Load) withDefaults() Load {
 func (l Load) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("ledger: Load."+format, args...)) }
-	if l.Writers < 0 || l.Writers > 10_000 {
-		bad("Writers is %d: it must be from 1 to 10000", l.Writers)
+	if l.Writers < 0 || l.Writers > most {
+		bad("Writers is %d: it must be from 1 to %d", l.Writers, most)
 	}
 	if l.Every < 0 {
 		bad("Every is %v: it must be positive", l.Every)
+	}
+	if l.Readers < 0 || l.Readers > most {
+		bad("Readers is %d: it must be from 0 to %d", l.Readers, most)
+	}
+	if l.ReadEvery < 0 && l.ReadEvery != l.Every {
+		bad("ReadEvery is %v: it must be positive", l.ReadEvery)
 	}
 	if l.Timeout < 0 {
 		bad("Timeout is %v: it must be positive", l.Timeout)
@@ -94,7 +121,7 @@ func (l Load) validate() error {
 		bad("Table is %q: it must be a name or schema.name", l.Table)
 	}
 	for _, p := range parts {
-		// PostgreSQL would cut a longer name silently, and "_probe" with it.
+		// PostgreSQL would cut a longer name silently, and the suffix with it.
 		if p == "" || strings.ContainsRune(p, 0) || len(p)+len(probeSuffix) > 63 {
 			bad("Table is %q: each part must have 1 to %d bytes", l.Table, 63-len(probeSuffix))
 			break

@@ -17,6 +17,10 @@ func TestLoadRefused(t *testing.T) {
 		{Load{Writers: -1}, "Load.Writers"},
 		{Load{Writers: 10_001}, "Load.Writers"},
 		{Load{Every: -time.Second}, "Load.Every"},
+		{Load{Readers: -1}, "Load.Readers"},
+		{Load{Readers: 10_001}, "Load.Readers"},
+		{Load{ReadEvery: -time.Second}, "Load.ReadEvery"},
+		{Load{Readers: 1, Read: "postgres://u:s3cret@[::1"}, "Load.Read is"},
 		{Load{Timeout: -time.Second}, "Load.Timeout"},
 		{Load{Table: "a.b.c"}, "Load.Table"},
 		{Load{Table: "a."}, "Load.Table"},
@@ -40,21 +44,39 @@ func TestPasswordsStayInside(t *testing.T) {
 		"host=h password='s3cret",
 		"postgres://u:s3cret@127.0.0.1:1/db",
 	} {
-		l, err := Start(ctx, dsn, Load{Direct: []string{dsn}})
-		if err == nil {
-			t.Fatalf("%s: no error", dsn)
-		}
-		if s := fmt.Sprintf("%v %+v %+v", err, err, l); strings.Contains(s, secret) {
-			t.Errorf("the error shows the password: %s", s)
+		for _, c := range []struct {
+			dsn  string
+			load Load
+		}{
+			{dsn, Load{Direct: []string{dsn}}},
+			{"postgres://u:s3cret@127.0.0.1:1/db", Load{Readers: 1, Read: dsn}},
+		} {
+			l, err := Start(ctx, c.dsn, c.load)
+			if err == nil {
+				t.Fatalf("%s: no error", dsn)
+			}
+			if s := fmt.Sprintf("%v %+v %+v", err, err, l); strings.Contains(s, secret) {
+				t.Errorf("the error shows the password: %s", s)
+			}
 		}
 	}
-	load := Load{Direct: []string{"postgres://u:s3cret@h/db"}}
+	load := Load{Read: "postgres://u:s3cret@h/db", Direct: []string{"postgres://u:s3cret@h/db"}}
 	j, err := json.Marshal(load)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s := fmt.Sprintf("%v %+v %#v %s", load, load, load, j); strings.Contains(s, secret) {
 		t.Errorf("the load shows the password: %s", s)
+	}
+}
+
+func TestLoadDefaults(t *testing.T) {
+	l := Load{Every: time.Second}.withDefaults()
+	if l.Writers != 20 || l.Readers != 0 || l.ReadEvery != time.Second || l.Table != "pgconvoy_ledger" || l.Timeout != time.Minute {
+		t.Errorf("%v", l)
+	}
+	if l := (Load{ReadEvery: time.Second}).withDefaults(); l.Every != 10*time.Millisecond || l.ReadEvery != time.Second {
+		t.Errorf("%v", l)
 	}
 }
 

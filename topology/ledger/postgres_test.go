@@ -41,9 +41,7 @@ var shared struct {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if s := shared.s; s != nil {
-		s.signal(syscall.SIGQUIT)
-		<-s.exited
-		if err := os.RemoveAll(s.dir); err != nil {
+		if err := s.remove(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -55,6 +53,43 @@ func TestMain(m *testing.M) {
 // stops it starts it again.
 func postgres(t *testing.T) *server {
 	t.Helper()
+	bin := programs(t)
+	shared.once.Do(func() { shared.s, shared.err = newServer(bin) })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.s
+}
+
+// pair returns a primary of the test's own and a standby that streams from it.
+func pair(t *testing.T) (primary, standby *server) {
+	t.Helper()
+	primary, err := newServer(programs(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { discard(t, primary) })
+	standby, err = primary.clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { discard(t, standby) })
+	await(t, "the standby does not stream", func() bool {
+		return primary.exec(t, "select count(*) from pg_stat_replication where state = 'streaming'") == "1"
+	})
+	return primary, standby
+}
+
+func discard(t *testing.T, s *server) {
+	t.Helper()
+	if err := s.remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+// programs returns the folder of PostgreSQL's programs.
+func programs(t *testing.T) string {
+	t.Helper()
 	bin, ok := findPostgres()
 	if !ok {
 		const msg = "PostgreSQL is not installed (no initdb in PATH nor in /usr/lib/postgresql): apt-get install postgresql"
@@ -63,16 +98,14 @@ func postgres(t *testing.T) *server {
 		}
 		t.Skip(msg)
 	}
-	shared.once.Do(func() { shared.s, shared.err = newServer(bin) })
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.s
+	return bin
 }
 
 func findPostgres() (string, bool) {
 	if p, err := exec.LookPath("initdb"); err == nil {
-		return filepath.Dir(p), true
+		if p, err = filepath.EvalSymlinks(p); err == nil { // the others are beside it
+			return filepath.Dir(p), true
+		}
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // the pattern is right
 	slices.SortFunc(found, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(b, a)) })
@@ -83,6 +116,30 @@ func findPostgres() (string, bool) {
 }
 
 func newServer(bin string) (*server, error) {
+	s, err := newFolder(bin)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.run("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"); err != nil {
+		return nil, err
+	}
+	return s, s.start()
+}
+
+// clone starts a standby of s.
+func (s *server) clone() (*server, error) {
+	c, err := newFolder(s.bin)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.run("pg_basebackup", "-D", c.data(), "-d", s.dsn(), "-R", "-X", "stream", "-c", "fast", "-N"); err != nil {
+		return nil, err
+	}
+	return c, c.start()
+}
+
+// newFolder prepares a folder and a port for a server.
+func newFolder(bin string) (*server, error) {
 	s := &server{bin: bin}
 	dir, err := os.MkdirTemp("", "ledger-test-")
 	if err != nil {
@@ -101,25 +158,40 @@ func newServer(bin string) (*server, error) {
 			return nil, err
 		}
 	}
-	cmd := exec.Command(filepath.Join(bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
-	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.creds}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
-	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	s.port = ln.Addr().(*net.TCPAddr).Port
-	_ = ln.Close() // free for the server
-	return s, s.start()
+	return s, ln.Close() // free for the server
+}
+
+// run runs one of PostgreSQL's programs to its end.
+func (s *server) run(program string, args ...string) error {
+	cmd := exec.Command(filepath.Join(s.bin, program), args...)
+	cmd.Dir = s.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.creds}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", program, err, out)
+	}
+	return nil
+}
+
+// remove ends the server and removes its folder.
+func (s *server) remove() error {
+	s.signal(syscall.SIGQUIT)
+	<-s.exited
+	return os.RemoveAll(s.dir)
 }
 
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
 
-func (s *server) dsn() string {
-	return fmt.Sprintf("postgres://postgres:s3cret@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+func (s *server) dsn() string { return dsnOf(s.address()) }
+
+func (s *server) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+
+func dsnOf(address string) string {
+	return "postgres://postgres:s3cret@" + address + "/postgres?sslmode=disable"
 }
 
 // start starts a postmaster, which dies with this process: the thread that
@@ -167,7 +239,14 @@ func (s *server) start() error {
 	}
 }
 
-func (s *server) signal(sig syscall.Signal) { _ = syscall.Kill(s.pid, sig) }
+// signal does nothing to a server that has ended.
+func (s *server) signal(sig syscall.Signal) {
+	select {
+	case <-s.exited:
+	default:
+		_ = syscall.Kill(s.pid, sig)
+	}
+}
 
 // stop ends the postmaster with sig and waits for it.
 func (s *server) stop(t *testing.T, sig syscall.Signal) {

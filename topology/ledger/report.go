@@ -25,19 +25,30 @@ type Report struct {
 	// settles whether they committed.
 	Unknown int `json:"unknown"`
 
-	// Checked tells that the rows were read back; without it Committed, Lost
-	// and Surplus are 0 and mean nothing.
+	// Checked tells that the rows were read back. Without it Committed, Lost
+	// and Surplus are 0 and mean nothing, and Stale does not know of the
+	// unknown ones that had committed.
 	Checked bool `json:"checked"`
 	// Committed counts the unknown ones whose row is there.
 	Committed int `json:"committed"`
 	// Lost counts the acknowledged ones whose row is not there.
 	Lost int `json:"lost"`
 	// Surplus counts rows that should not be there: of a transaction that
-	// surely failed, or, in the whole run only, of none that was ever sent, or
-	// the second row of one.
+	// surely failed, or, in the whole run only, of none that was ever sent, the
+	// second row of one, or one on another timeline than was acknowledged.
 	Surplus int `json:"surplus"`
 
-	// Stall is the longest time that a client waited: from the moment when a
+	// Timelines are those on which writes were accepted, in order.
+	Timelines []uint32 `json:"timelines,omitempty"`
+	// Back counts the acknowledged ones on an older timeline than the same
+	// writer had been acknowledged on before.
+	Back int `json:"back"`
+	// Stale counts the writes that a server of an older timeline accepted
+	// (acknowledged, or the row is there), though they were started after some
+	// client had been answered by the primary of a newer one.
+	Stale int `json:"stale"`
+
+	// Stall is the longest time that a writer waited: from the moment when a
 	// transaction was due until it was acknowledged or failed.
 	Stall time.Duration `json:"stall"`
 	// Silence is the longest time without an acknowledgement to any writer. A
@@ -68,36 +79,41 @@ type Report struct {
 	// FirstError is the text of the first failure, for a person to read.
 	FirstError string `json:"first_error,omitempty"`
 
+	// Reads is what the readers saw; zero without readers.
+	Reads Reads `json:"reads,omitzero"`
+
 	// Events are the parts from each mark to the next, in the report of a whole
 	// run only.
 	Events []Report `json:"events,omitempty"`
+	// Notes are the notes of this part, in order.
+	Notes []Note `json:"notes,omitempty"`
 
 	// Table and Run say where the rows are.
 	Table string `json:"table"`
 	Run   int64  `json:"run"`
 
 	history *history
-}
-
-// mark is a named moment.
-type mark struct {
-	name string
-	at   time.Time
+	marks   []mark // of the whole run, in order
 }
 
 // newReport makes the report of a whole run.
 func newReport(h *history, table string, run int64, marks []mark) Report {
-	r := Report{Writers: len(h.tracks), Table: table, Run: run, history: h}
+	from, to := h.base.Add(h.began), h.base.Add(h.last())
+	r := Report{Writers: len(h.writers), Table: table, Run: run, history: h, marks: inOrder(marks, from, to.Add(-1))}
 	whole := r.part(h.began, h.last())
 	whole.Surplus += h.strays
-	for i, m := range marks {
-		to := whole.To
-		if i+1 < len(marks) {
-			to = marks[i+1].at
+	for _, m := range r.marks {
+		if m.note {
+			continue
 		}
-		e := r.Window(m.at, to)
-		e.Name = m.name
-		whole.Events = append(whole.Events, e)
+		if n := len(whole.Events); n > 0 {
+			whole.Events[n-1].To = m.at
+		}
+		whole.Events = append(whole.Events, Report{Name: m.name, From: m.at, To: to})
+	}
+	for i, e := range whole.Events {
+		whole.Events[i] = r.Window(e.From, e.To)
+		whole.Events[i].Name = e.Name
 	}
 	return whole
 }
@@ -119,75 +135,68 @@ func (r Report) part(from, to time.Duration) Report {
 	p := Report{
 		From: h.base.Add(from), To: h.base.Add(to),
 		Writers: r.Writers, Table: r.Table, Run: r.Run,
-		Checked: h.checked, history: h,
+		Checked: h.checked, history: h, marks: r.marks,
 	}
-	var latencies, breaks []time.Duration
-	acks := newGaps(from, min(to, h.stopped))
-	first := to
-	for i := range h.tracks {
-		t := &h.tracks[i]
-		begin, end := t.from(from), t.from(to)
-		if before := lastAcknowledged(t.attempts[:begin]); before >= 0 {
-			acks.before(before)
-		}
-		for seq := begin; seq < end; seq++ {
-			a := t.attempts[seq]
-			p.count(a)
-			latency := a.end - h.due(t, seq)
-			p.Stall = max(p.Stall, latency)
-			if a.outcome == acknowledged {
-				latencies = append(latencies, latency)
-				acks.add(a.end)
-				continue
-			}
-			breaks = append(breaks, a.end)
-			f := t.failures[a.kind]
-			if p.BySQLState == nil {
-				p.BySQLState = map[string]int{}
-			}
-			p.BySQLState[f.kind]++
-			if a.end < first {
-				first, p.FirstError = a.end, f.text
-			}
-		}
-	}
-	p.Silence = acks.longest(h.began)
-	p.P50, p.P99 = percentile(latencies, 50), percentile(latencies, 99)
-	p.InFlight = h.inFlight(breaks)
+	p.Notes = notes(p.marks, p.From, p.To)
+	t := h.tally(h.writers, from, to)
+	p.Sent, p.Acknowledged, p.Failed = t.sent, t.answered, t.sent-t.answered
+	p.Stall, p.Silence, p.P50, p.P99 = t.stall, t.silence, t.p50, t.p99
+	p.BySQLState, p.FirstError = t.kinds, t.firstError
+	p.InFlight = h.inFlight(t.breaks)
+	p.prove(from, to)
 	if h.measured {
 		p.ServerGap = h.serverGap(from, min(to, h.stopped))
+	}
+	if len(h.readers) > 0 {
+		p.Reads = h.reads(from, to)
 	}
 	return p
 }
 
-// count enters one transaction of the part.
-func (p *Report) count(a attempt) {
-	p.Sent++
-	switch a.outcome {
-	case acknowledged:
-		p.Acknowledged++
-		if p.Checked && !a.present {
-			p.Lost++
-		}
-	case failed:
-		p.Failed++
-		if a.present {
-			p.Surplus++
-		}
-	case unknown:
-		p.Failed++
-		p.Unknown++
-		if a.present {
-			p.Committed++
+// prove counts what the rows and their timelines tell.
+func (r *Report) prove(from, to time.Duration) {
+	h := r.history
+	for i := range h.writers {
+		t := &h.writers[i]
+		begin, end := t.part(from, to)
+		newest := newestTimeline(t.attempts[:begin])
+		for _, a := range t.attempts[begin:end] {
+			switch a.outcome {
+			case acknowledged:
+				if h.checked && !a.present {
+					r.Lost++
+				}
+				if a.timeline < newest {
+					r.Back++
+				}
+				newest = max(newest, a.timeline)
+			case failed:
+				if a.present {
+					r.Surplus++
+				}
+			case unknown:
+				r.Unknown++
+				if a.present {
+					r.Committed++
+				}
+			}
+			if at, known := slices.BinarySearch(r.Timelines, a.timeline); !known && a.accepted() {
+				r.Timelines = slices.Insert(r.Timelines, at, a.timeline)
+			}
+			if h.staleWrite(a) {
+				r.Stale++
+			}
 		}
 	}
 }
 
-func lastAcknowledged(attempts []attempt) time.Duration {
-	for _, a := range slices.Backward(attempts) {
+// newestTimeline is the newest one on which one of these was acknowledged.
+func newestTimeline(attempts []attempt) uint32 {
+	var newest uint32
+	for _, a := range attempts {
 		if a.outcome == acknowledged {
-			return a.end
+			newest = max(newest, a.timeline)
 		}
 	}
-	return -1
+	return newest
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// insertName is the prepared statement of each writer's connection. A fixed
+// statementName is the prepared statement of each client's connection. A fixed
 // name is safe over a pooler that keeps statements per client, and fails
 // loudly over one that does not.
-const insertName = "pgconvoy_ledger_insert"
+const statementName = "pgconvoy_ledger"
 
 // farewell bounds the polite end of a connection.
 const farewell = time.Second

@@ -127,6 +127,9 @@ func (f *folder) write(path string, data []byte, mode fs.FileMode) error {
 	return f.give(path)
 }
 
+// keep makes a file for ourselves alone.
+func (f *folder) keep(path string, data []byte) error { return atomicfile.Write(path, data, 0o600) }
+
 func (f *folder) give(path string) error {
 	if f.user == nil {
 		return nil

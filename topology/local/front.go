@@ -2,37 +2,29 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strconv"
 	"syscall"
 
-	"github.com/jackc/pgx/v5/pgconn"
-	"google.golang.org/grpc"
-
 	"github.com/pgconvoy/pgconvoy/envoyconf"
-	"github.com/pgconvoy/pgconvoy/envoyconf/xds"
 	"github.com/pgconvoy/pgconvoy/internal/proc"
 	"github.com/pgconvoy/pgconvoy/pooler"
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
-// startControlPlane serves the fleet to Envoy from this process.
+// startControlPlane serves the fleet to Envoy.
 func (s *Stack) startControlPlane(ctx context.Context) error {
-	l, addr, err := listen()
+	endpoints, err := s.dcs.from(controlPlane)
 	if err != nil {
-		return fmt.Errorf("local: control plane: %w", err)
+		return err
 	}
-	s.xdsAddr = addr
-	s.router = xds.New(xds.Config{})
-	s.grpc = grpc.NewServer(xds.ServerOptions()...)
-	s.router.Register(s.grpc)
-	s.roles.wg.Go(func() { _ = s.grpc.Serve(l) }) // ended by stop
-	context.AfterFunc(ctx, s.grpc.Stop)
-	cp := &topology.ControlPlane{Cluster: topology.Cluster{Path: s.spec.Path, Store: s.Store(), Logger: s.log}, Name: "cp-1", Router: s.router}
-	s.role(ctx, "the control plane", cp.Run)
-	return nil
+	return s.startRole(ctx, &s.roles, role{
+		Component: controlPlane, Path: s.spec.Path, Etcd: endpoints,
+		ControlPlane: &controlPlaneRole{Name: controlPlane, Listen: s.xdsAddr},
+	})
 }
 
 // startPoolers starts each PgBouncer, pointed at nothing, and its agent.
@@ -67,21 +59,32 @@ func (s *Stack) startPoolers(ctx, roles context.Context) error {
 			Name: p.Name, Path: s.bin.PgBouncer, Args: []string{config}, Dir: dir, Log: s.logFile(p.Name),
 			User: s.folder.user, Stop: syscall.SIGKILL, // it keeps nothing
 		})
-		admin, err := pgconn.ParseConfig(s.AdminDSN(p.Name))
-		if err != nil {
-			return fmt.Errorf("local: %s: %w", p.Name, err)
+		if err := s.startAgent(roles, p, config); err != nil {
+			return err
 		}
-		control := &pooler.Local{Config: config, Connect: pooler.ConnectWith(admin), Keep: true, NoSync: s.folder.throwaway}
-		agent := &topology.Agent{
-			Cluster: s.cluster(monitor, s.folder.secrets.Monitor), Name: p.Name, Service: p.Service(), Listen: p.Listen,
-			Pooler: control, Patroni: s.Patroni(),
-		}
-		s.role(roles, "the agent of "+p.Name, func(ctx context.Context) error {
-			defer func() { _ = control.Close() }() // nothing is lost with it
-			return agent.Run(ctx)
-		})
 	}
 	return nil
+}
+
+func (s *Stack) startAgent(ctx context.Context, p topology.PgBouncer, config string) error {
+	name := agentOf(p.Name)
+	register, err1 := s.wiring.reach(envoy, p.Name, p.Listen)
+	admin, err2 := s.wiring.reach(name, p.Name, p.Listen)
+	detours, err3 := s.wiring.detours(name, s.spec)
+	endpoints, err4 := s.dcs.from(name)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return err
+	}
+	secrets := s.folder.secrets
+	return s.startRole(ctx, &s.roles, role{
+		Component: name, Path: s.spec.Path, Etcd: endpoints,
+		Agent: &agentRole{
+			Name: p.Name, Service: p.Service(), Register: register, Config: config, NoSync: s.folder.throwaway,
+			Console: dsn(admin, console, secrets.Console, "pgbouncer"),
+			Monitor: dsn(s.spec.Nodes[0].Postgres, monitor, secrets.Monitor, "postgres"),
+			API:     string(secrets.REST), Detours: detours,
+		},
+	})
 }
 
 func (s *Stack) ini(i int, userlist string) pooler.Ini {
@@ -107,12 +110,16 @@ func (s *Stack) ini(i int, userlist string) pooler.Ini {
 
 func (s *Stack) startEnvoy(ctx context.Context) error {
 	s.progress("Envoy")
-	dir, err := s.folder.own("envoy")
+	dir, err := s.folder.own(envoy)
 	if err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
+	plane, err := s.wiring.reach(envoy, controlPlane, s.xdsAddr)
+	if err != nil {
+		return err
+	}
 	fleet := envoyconf.Fleet{
-		Node: "envoy", Admin: s.spec.Envoy.Admin, ControlPlanes: []netip.AddrPort{s.xdsAddr},
+		Node: envoy, Admin: s.spec.Envoy.Admin, ControlPlanes: []netip.AddrPort{plane},
 		Listeners: []envoyconf.Listener{{Service: topology.Write.String(), Listen: s.spec.Envoy.Write}},
 	}
 	if s.reads() {
@@ -127,7 +134,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 		return fmt.Errorf("local: %w", err)
 	}
 	s.supervise(ctx, &s.front, proc.Command{
-		Name: "envoy", Path: s.bin.Envoy, Dir: dir, Log: s.logFile("envoy"), User: s.folder.user,
+		Name: envoy, Path: s.bin.Envoy, Dir: dir, Log: s.logFile(envoy), User: s.folder.user,
 		Args: []string{"-c", config, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warn"},
 	})
 	return nil

@@ -2,21 +2,15 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
 	"github.com/pgconvoy/pgconvoy/internal/leak"
 	"github.com/pgconvoy/pgconvoy/topology"
-	"github.com/pgconvoy/pgconvoy/topology/ledger"
 )
 
 // requirePrograms skips a test where the programs are missing, with the reason; in CI that is a failure.
@@ -87,70 +81,6 @@ func processesOf(t *testing.T, dir string) []string {
 	return found
 }
 
-// TestStack is the whole path under load: a planned switchover, one typed by hand past the coordinator, a crash of the
-// primary, and what an application sees of each.
-func TestStack(t *testing.T) {
-	run(t, Runner{}, topology.Spec{}, func(ctx context.Context, s *Stack) error {
-		t.Run("entry points", func(t *testing.T) { testEntryPoints(ctx, t, s) })
-		t.Run("planned switchover", func(t *testing.T) {
-			for range 3 {
-				r := underLoad(ctx, t, s, func() error {
-					report, err := s.Do(ctx, topology.Switchover{})
-					t.Log(report)
-					return err
-				})
-				if r.Failed > 0 {
-					t.Errorf("%d of %d transactions failed (%s), want 0", r.Failed, r.Sent, r.FirstError)
-				}
-			}
-		})
-		t.Run("switchover by hand", func(t *testing.T) {
-			r := underLoad(ctx, t, s, func() error {
-				v := s.View(ctx)
-				old := v.Leadership.Member
-				api, to := "", ""
-				for _, m := range v.Members {
-					if m.Name == old {
-						api = m.API
-					}
-					if m.Sync {
-						to = m.Name
-					}
-				}
-				if err := s.Patroni().Switchover(ctx, api, old, to); err != nil {
-					return err
-				}
-				return s.Await(ctx, func(v topology.View) bool { return v.Leadership.Member == to && v.Routed() })
-			})
-			if r.Failed > 0 {
-				t.Errorf("%d of %d transactions failed (%s), want 0: the before-stop hook holds the fleet", r.Failed, r.Sent, r.FirstError)
-			}
-		})
-		t.Run("primary killed", func(t *testing.T) {
-			for range 2 {
-				r := underLoad(ctx, t, s, func() error {
-					old := s.View(ctx).Leadership.Member
-					if err := s.Signal(old+"/postgres", syscall.SIGKILL); err != nil {
-						return err
-					}
-					return s.Await(ctx, func(v topology.View) bool { return v.Leadership.Member != old && v.Routed() })
-				})
-				if r.Failed > r.Writers {
-					t.Errorf("%d transactions failed (%v), more than the %d that were in flight", r.Failed, r.BySQLState, r.Writers)
-				}
-			}
-		})
-		t.Run("refused", func(t *testing.T) {
-			primary := s.View(ctx).Leadership.Member
-			_, err := s.Do(ctx, topology.Switchover{To: primary})
-			if refused, ok := errors.AsType[*topology.RefusedError](err); !ok || !strings.Contains(err.Error(), primary+" is the primary already") {
-				t.Errorf("switchover to the primary: %v %v, want a refusal that says so", err, refused)
-			}
-		})
-		return nil
-	})
-}
-
 // TestOwnEtcd: a small stack on an etcd of the caller's takes a free path and leaves nothing there.
 func TestOwnEtcd(t *testing.T) {
 	server, err := embedded.Start(t.Context(), embedded.Config{})
@@ -181,70 +111,5 @@ func TestOwnEtcd(t *testing.T) {
 	}
 	for e := range left.All("/own") {
 		t.Errorf("%s is left in the store", e.Key)
-	}
-}
-
-// underLoad runs an event while clients write, from a whole stack to a whole stack, and proves that nothing was lost.
-func underLoad(ctx context.Context, t testing.TB, s *Stack, event func() error) ledger.Report {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	if err := s.Await(ctx, s.Ready); err != nil {
-		t.Fatal(err)
-	}
-	var load ledger.Load
-	for _, n := range s.Spec().Nodes {
-		load.Direct = append(load.Direct, s.DirectDSN(n.Name))
-	}
-	l, err := ledger.Start(ctx, s.WriteDSN(), load)
-	if err != nil {
-		t.Fatal(err)
-	}
-	awaitAcknowledged(ctx, t, l, 1000)
-	err = event()
-	if err == nil {
-		awaitAcknowledged(ctx, t, l, 1000)
-	}
-	r, serr := l.Stop(ctx)
-	if err := errors.Join(err, serr); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("\n%v", r)
-	if r.Lost > 0 || r.Surplus > 0 {
-		t.Errorf("%d acknowledged transactions are lost and %d rows surplus, want none", r.Lost, r.Surplus)
-	}
-	return r
-}
-
-// awaitAcknowledged waits for n more acknowledged transactions.
-func awaitAcknowledged(ctx context.Context, t testing.TB, l *ledger.Ledger, n int) {
-	t.Helper()
-	want := l.Now().Acknowledged + n
-	for l.Now().Acknowledged < want {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%+v: %v", l.Now(), context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-func testEntryPoints(ctx context.Context, t *testing.T, s *Stack) {
-	for _, c := range []struct {
-		name, dsn string
-		recovery  bool
-	}{{"write", s.WriteDSN(), false}, {"read", s.ReadDSN(), true}} {
-		conn, err := pgx.Connect(ctx, c.dsn)
-		if err != nil {
-			t.Fatalf("%s: %v", c.name, err)
-		}
-		var recovery bool
-		err = conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&recovery)
-		if err != nil || recovery != c.recovery {
-			t.Errorf("%s service: in recovery %t, %v; want %t", c.name, recovery, err, c.recovery)
-		}
-		if err := conn.Close(ctx); err != nil {
-			t.Errorf("%s: %v", c.name, err)
-		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,13 +27,16 @@ const (
 	restUser    = "pgconvoy" // of Patroni's REST API
 )
 
+// launchFile is the program that starts Patroni.
+const launchFile = "launch.py"
+
 func (s *Stack) dataDir(node string) string { return filepath.Join(s.folder.dir, node, "data") }
 
 // startNodes starts Patroni for each node: under tini, which reaps the databases that Patroni detaches from itself. A
 // postmaster that is not reaped at once is taken for alive by Patroni.
 func (s *Stack) startNodes(ctx context.Context) error {
 	s.progress("the databases")
-	program := filepath.Join(s.folder.dir, "launch.py")
+	program := filepath.Join(s.folder.dir, launchFile)
 	if err := s.folder.write(program, launcher.Python, 0o644); err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
@@ -52,12 +56,12 @@ func (s *Stack) startNodes(ctx context.Context) error {
 		if err := s.beforeStop(n.Name).Install(ctx); err != nil {
 			return &stackError{"the hook of " + n.Name, err}
 		}
-		s.supervise(ctx, &s.nodes, proc.Command{
-			Name: n.Name + "/patroni", Path: s.bin.Tini, Args: []string{"-s", "--", s.bin.Python, program, file},
+		s.supervise(ctx, &s.nodes, s.onDisk(proc.Command{
+			Name: n.Name, Path: s.bin.Tini, Args: []string{"-s", "--", s.bin.Python, program, file},
 			Dir: dir, Log: s.logFile(n.Name), User: s.folder.user, Env: []string{"PYTHONUNBUFFERED=1"},
 			Death: syscall.SIGTERM, // passed on to Patroni, which stops its PostgreSQL
 			Grace: 30 * time.Second,
-		})
+		}, s.dataDir(n.Name)))
 	}
 	return nil
 }
@@ -72,7 +76,15 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("local: %w", err)
 	}
-	sec := s.folder.secrets
+	endpoints, err := s.dcs.from(manager(n.Name))
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := hostsOf(endpoints)
+	if err != nil {
+		return nil, fmt.Errorf("local: etcd: %w", err)
+	}
+	sec, at := s.folder.secrets, s.wiring.nodes[n.Name]
 	parameters := map[string]string{
 		"max_connections": "200", "shared_buffers": "64MB", "unix_socket_directories": "",
 		"max_wal_senders": "10", "wal_keep_size": "128MB", "password_encryption": "scram-sha-256",
@@ -89,15 +101,15 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 	c := patroni.NodeConfig{
 		Scope: scope, Namespace: "/" + namespace, Name: n.Name,
 		REST: patroni.RESTConfig{
-			Listen: n.API, ConnectAddress: n.API,
+			Listen: n.API, ConnectAddress: at.api,
 			Authentication: &patroni.Credentials{Username: restUser, Password: sec.REST},
 		},
-		Etcd3: &patroni.Etcd3Config{Hosts: s.dcs.hosts()},
+		Etcd3: &patroni.Etcd3Config{Hosts: texts(hosts), UseProxies: s.wiring.via != nil},
 		Bootstrap: patroni.BootstrapConfig{
 			DCS: dynamic, InitDB: s.initdb(), PostBootstrap: bootstrap,
 		},
 		Postgres: patroni.PostgresConfig{
-			Listen: n.Postgres, ConnectAddress: n.Postgres, DataDir: s.dataDir(n.Name), BinDir: s.bin.Postgres,
+			Listen: n.Postgres, ConnectAddress: at.replication, DataDir: s.dataDir(n.Name), BinDir: s.bin.Postgres,
 			Pgpass: filepath.Join(dir, "pgpass"),
 			Authentication: patroni.Authentication{
 				Superuser:   patroni.Credentials{Username: superuser, Password: sec.Superuser},
@@ -110,7 +122,23 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 			},
 		},
 	}
+	if at.poolers != at.replication {
+		c.Postgres.ProxyAddress = at.poolers.String()
+	}
+	if s.lastWord != nil {
+		if err := s.lastWord(n.Name, &c); err != nil {
+			return nil, fmt.Errorf("local: Runner.Node for %s: %w", n.Name, err)
+		}
+	}
 	return c.YAML()
+}
+
+func texts(addrs []netip.AddrPort) []string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
 }
 
 func (s *Stack) initdb() []any {
@@ -160,11 +188,11 @@ func (s *Stack) endOrphans() error {
 		if err != nil || !runsIn(pid, dir) {
 			continue
 		}
-		_ = signal(pid, syscall.SIGQUIT) // it may end by itself meanwhile
+		_ = kill(pid, syscall.SIGQUIT) // it may end by itself meanwhile
 		for deadline := time.Now().Add(5 * time.Second); runsIn(pid, dir); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				errs = append(errs, fmt.Errorf("local: the PostgreSQL of %s (process %d) did not end and was killed", n.Name, pid))
-				_ = signal(pid, syscall.SIGKILL) // likewise
+				_ = kill(pid, syscall.SIGKILL) // likewise
 				break
 			}
 		}

@@ -10,10 +10,9 @@ import (
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
-// choosePorts gives each zero address of the spec one of this machine and refuses those that are taken. The nodes are
+// choose gives each zero address of the spec one of this machine and refuses those that are taken. The nodes are
 // at 127.0.0.1, 127.0.0.2 and so on with one common port, since PgBouncer knows one port for all hosts of a list.
-func choosePorts(s topology.Spec) (topology.Spec, error) {
-	p := &ports{used: map[netip.AddrPort]bool{}}
+func (p *ports) choose(s topology.Spec) (topology.Spec, error) {
 	s.Nodes, s.Poolers = append([]topology.Node(nil), s.Nodes...), append([]topology.PgBouncer(nil), s.Poolers...)
 	var errs []error
 	given := func(field string, a netip.AddrPort) {
@@ -76,6 +75,8 @@ func loopback(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, byte
 
 // ports knows which addresses are spoken for.
 type ports struct{ used map[netip.AddrPort]bool }
+
+func newPorts() *ports { return &ports{used: map[netip.AddrPort]bool{}} }
 
 // Ports are looked for below the range that the kernel takes client ports from: there, a port that is free now may be
 // some connection's own before its server has started.

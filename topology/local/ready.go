@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,7 +38,7 @@ func (s *Stack) ready(ctx context.Context) error {
 		tell(what)
 		return what == ""
 	}); err != nil {
-		return fmt.Errorf("local: the stack did not get ready, still waiting for %s (logs are in %s): %w", missing, s.folder.dir, err)
+		return fmt.Errorf("local: the stack did not get ready, still waiting for %s (logs are in %s): %w", missing, s.logs, err)
 	}
 	services := []topology.Service{topology.Write}
 	dsns := []string{s.WriteDSN()}
@@ -48,14 +48,15 @@ func (s *Stack) ready(ctx context.Context) error {
 	for i, service := range services {
 		tell("the " + service.String() + " service through Envoy")
 		if err := s.answers(ctx, dsns[i]); err != nil {
-			return fmt.Errorf("local: the %s service does not answer through Envoy (logs are in %s): %w", service, s.folder.dir, err)
+			return fmt.Errorf("local: the %s service does not answer through Envoy (logs are in %s): %w", service, s.logs, err)
 		}
 	}
 	return nil
 }
 
-// Await returns when a view satisfies done, or with the end of ctx. While it waits, the primary's Patroni is woken
-// twice a second: it chooses a synchronous standby only in its loop.
+// Await returns when a view satisfies done, or with the end of ctx. While it waits, the Patronis of the
+// primary and of who does not stream are woken twice a second: they choose a synchronous standby, and start a replica,
+// in their loops only.
 func (s *Stack) Await(ctx context.Context, done func(topology.View) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -80,19 +81,25 @@ func (s *Stack) Await(ctx context.Context, done func(topology.View) bool) error 
 				return nil
 			}
 		case <-tick.C:
-			s.wakeLeader(ctx, last)
+			s.wake(ctx, last)
 		}
 	}
 }
 
-func (s *Stack) wakeLeader(ctx context.Context, v topology.View) {
+// wake has the Patronis look at once that have something to do: the leader, and who does not stream from it.
+func (s *Stack) wake(ctx context.Context, v topology.View) {
+	if v.Leadership.Phase != patroni.Writable.String() || v.Paused {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
+	var wg sync.WaitGroup
 	for _, m := range v.Members {
-		if m.Name == v.Leadership.Member && v.Leadership.Phase == patroni.Writable.String() && !v.Paused {
-			_ = s.Patroni().Wake(ctx, m.API) // it only makes the wait shorter
+		if m.Name == v.Leadership.Member || m.Replication != "streaming" {
+			wg.Go(func() { _ = s.Patroni().Wake(ctx, m.API) }) // it only makes the wait shorter
 		}
 	}
+	wg.Wait()
 }
 
 // Ready reports whether a view of this stack is whole: all nodes stream, a synchronous standby is there, all poolers
@@ -124,7 +131,7 @@ func (s *Stack) unready(v topology.View) string {
 	}
 	routed := 0
 	for _, p := range v.Poolers {
-		onPrimary := slices.ContainsFunc(p.Target, func(a netip.AddrPort) bool { return a.String() == primary.Host })
+		onPrimary := slices.ContainsFunc(p.Target, func(a netip.AddrPort) bool { return a.String() == primary.Route() })
 		read := p.Service == topology.Read.String()
 		if p.Live && p.State == topology.Routed && (!read || others == 0 || !onPrimary && len(p.Target) == others) {
 			routed++
@@ -199,7 +206,7 @@ func (s *Stack) Info(ctx context.Context) (Info, error) {
 	v := s.View(ctx)
 	info := Info{
 		WriteDSN: s.WriteDSN(), DirectDSNs: map[string]string{}, Patroni: map[string]string{}, AdminDSNs: map[string]string{},
-		EnvoyAdmin: "http://" + s.spec.Envoy.Admin.String(), DCS: DCS{s.dcs.kind, s.dcs.endpoints},
+		EnvoyAdmin: "http://" + s.spec.Envoy.Admin.String(), DCS: s.DCS(),
 		Path: s.spec.Path, Dir: s.folder.dir, PIDs: map[string]int{},
 	}
 	if s.reads() {
@@ -211,16 +218,15 @@ func (s *Stack) Info(ctx context.Context) (Info, error) {
 	for _, n := range s.spec.Nodes {
 		info.DirectDSNs[n.Name] = s.DirectDSN(n.Name)
 		info.Patroni[n.Name] = fmt.Sprintf("http://%s:%s@%s", restUser, string(s.folder.secrets.REST), n.API)
-		if pid, err := s.PID(n.Name + "/postgres"); err == nil {
-			info.PIDs[n.Name+"/postgres"] = pid
-		}
 	}
 	for _, p := range s.spec.Poolers {
 		info.AdminDSNs[p.Name] = s.AdminDSN(p.Name)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	maps.Copy(info.PIDs, s.pids)
+	for _, c := range s.Components() {
+		if pid, err := s.PID(c); err == nil { // what is down has none
+			info.PIDs[c] = pid
+		}
+	}
 	return info, nil
 }
 

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
-	"time"
 
+	"github.com/pgconvoy/pgconvoy/internal/proc"
+	"github.com/pgconvoy/pgconvoy/patroni"
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
@@ -25,6 +29,27 @@ type Runner struct {
 	Logger   *slog.Logger // of agents and the like; nil: silent
 	// Progress is told what the start is waiting for, each time that changes; nil: nobody is told.
 	Progress func(waitingFor string)
+	// Logs is a folder for the log file of each component; it stays. Empty: they are in Dir.
+	Logs string
+
+	// Members is the number of etcd servers that the stack runs, without Etcd; 0: one. An even number is no safer than
+	// the odd one below it.
+	Members int
+	// Via says at which address one component reaches another that listens at addr: that of a proxy, for example. It is
+	// asked once for each pair and address while the stack starts, perhaps before the other listens. nil: at addr.
+	//
+	// The names are those of Components, and five more: "client" (of WriteDSN and ReadDSN), "coordinator" (of Patroni's
+	// API, by the calling process), "poolers" (of a node's PostgreSQL; Patroni publishes one address for all), "replicas"
+	// (likewise, for replication) and "peers" (of a node's Patroni, by the other ones).
+	Via func(from, to string, addr netip.AddrPort) (netip.AddrPort, error)
+	// Roles is the command line of a program that calls [RunRole] before anything else: it runs each agent, the control
+	// plane and each etcd server in a process of its own, which can be signalled. Empty: they run in this process.
+	Roles []string
+	// Node has the last word on the configuration of each node; nil: nobody has.
+	Node func(name string, c *patroni.NodeConfig) error
+	// Disk is the size in bytes of a file system in memory for each node's data, gone with its processes; it needs root.
+	// 0: data is below Dir.
+	Disk int64
 }
 
 // Run returns after fn has returned and everything that it started is gone. Wrong input, a missing program or a used
@@ -81,13 +106,35 @@ func (r *Runner) prepare(ctx context.Context, spec topology.Spec) (*Stack, error
 	if err != nil {
 		return nil, err
 	}
-	spec, err = choosePorts(spec)
+	if err := r.check(spec); err != nil {
+		return nil, err
+	}
+	ports := newPorts()
+	if spec, err = ports.choose(spec); err != nil {
+		return nil, err
+	}
+	xdsAddr, err := ports.free(loopback(0))
 	if err != nil {
 		return nil, err
 	}
 	f, err := openFolder(r.Dir, spec.Path)
 	if err != nil {
 		return nil, err
+	}
+	logs := f.dir
+	if r.Logs != "" {
+		if logs, err = filepath.Abs(r.Logs); err == nil {
+			err = os.MkdirAll(logs, 0o755)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("local: Runner.Logs: %w", err), f.close())
+		}
+	}
+	var members []member
+	if len(r.Etcd) == 0 {
+		if members, err = f.members(max(r.Members, 1), ports); err != nil {
+			return nil, errors.Join(err, f.close())
+		}
 	}
 	logger := r.Logger
 	if logger == nil {
@@ -98,7 +145,33 @@ func (r *Runner) prepare(ctx context.Context, spec topology.Spec) (*Stack, error
 		progress = func(string) {}
 	}
 	return &Stack{
-		spec: spec, folder: f, etcd: r.Etcd, bin: binaries, versions: versions, log: logger, progress: progress,
-		pids: map[string]int{}, began: time.Now(),
+		spec: spec, folder: f, logs: logs, etcd: r.Etcd, members: members, bin: binaries, versions: versions, log: logger, progress: progress,
+		program: r.Roles, lastWord: r.Node, disk: r.Disk, wiring: wiring{via: r.Via}, xdsAddr: xdsAddr,
+		units: map[string]*proc.Keeper{}, thaw: map[string]func(){},
 	}, nil
+}
+
+// check refuses fields that cannot be.
+func (r *Runner) check(spec topology.Spec) error {
+	for i, n := range spec.Nodes {
+		if reserved(n.Name) {
+			return fmt.Errorf("local: Spec.Nodes[%d].Name %q is the name of another component of the stack", i, n.Name)
+		}
+	}
+	for i, p := range spec.Poolers {
+		if reserved(p.Name) {
+			return fmt.Errorf("local: Spec.Poolers[%d].Name %q is the name of another component of the stack", i, p.Name)
+		}
+	}
+	switch {
+	case r.Members < 0:
+		return fmt.Errorf("local: Runner.Members is %d", r.Members)
+	case r.Members > 0 && len(r.Etcd) > 0:
+		return errors.New("local: Runner has Members and Etcd: the stack runs etcd servers, or uses yours")
+	case r.Disk < 0 || r.Disk > 0 && r.Disk < minDisk:
+		return fmt.Errorf("local: Runner.Disk is %d bytes, a node needs %d", r.Disk, minDisk)
+	case r.Disk > 0 && os.Geteuid() != 0:
+		return errors.New("local: Runner.Disk needs root, to mount a file system")
+	}
+	return nil
 }

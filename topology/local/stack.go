@@ -9,19 +9,14 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"google.golang.org/grpc"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
-	"github.com/pgconvoy/pgconvoy/envoyconf/xds"
 	"github.com/pgconvoy/pgconvoy/internal/proc"
 	"github.com/pgconvoy/pgconvoy/patroni"
 	"github.com/pgconvoy/pgconvoy/topology"
@@ -31,35 +26,40 @@ import (
 type Stack struct {
 	spec     topology.Spec
 	folder   *folder
+	logs     string
 	bin      Binaries
 	versions map[string]string
 	log      *slog.Logger
 	progress func(string)
 	fail     context.CancelCauseFunc
-	etcd     []string // of the caller; empty: embedded
-	began    time.Time
+	etcd     []string // of the caller; empty: our own members
+	members  []member
+	program  []string // runs a role; empty: this process does
+	lastWord func(name string, c *patroni.NodeConfig) error
+	disk     int64
+	wiring   wiring
 
 	starter *proc.Starter
 	dcs     *store
-	router  *xds.Server
-	grpc    *grpc.Server
 	xdsAddr netip.AddrPort
 
 	hookAddr netip.AddrPort
 	hookWord patroni.Secret // what a hook's script shows
 
-	// Parts end in this order: who steers, who serves clients, the databases.
-	roles, front, nodes part
+	// Parts end in this order: who steers, who serves clients, the databases, the store.
+	roles, front, nodes, last part
 
-	mu   sync.Mutex
-	pids map[string]int
+	mu    sync.Mutex
+	units map[string]*proc.Keeper // what is a process of its own, by component
+	thaw  map[string]func()       // what is frozen, of the parts of a node
 }
 
 // part is a group of programs or roles that end together.
 type part struct {
 	cancel context.CancelFunc
-	group  proc.Group
 	wg     sync.WaitGroup
+	mu     sync.Mutex
+	errs   []error // of stopping
 }
 
 func (p *part) stop() error {
@@ -67,7 +67,7 @@ func (p *part) stop() error {
 		p.cancel()
 	}
 	p.wg.Wait()
-	return p.group.Wait()
+	return errors.Join(p.errs...)
 }
 
 func (s *Stack) start(ctx context.Context) error {
@@ -76,9 +76,16 @@ func (s *Stack) start(ctx context.Context) error {
 	rolesCtx, cancelRoles := context.WithCancel(detached)
 	frontCtx, cancelFront := context.WithCancel(detached)
 	nodesCtx, cancelNodes := context.WithCancel(detached)
-	s.roles.cancel, s.front.cancel, s.nodes.cancel = cancelRoles, cancelFront, cancelNodes
+	lastCtx, cancelLast := context.WithCancel(detached)
+	s.roles.cancel, s.front.cancel, s.nodes.cancel, s.last.cancel = cancelRoles, cancelFront, cancelNodes, cancelLast
+	if err := s.wiring.wire(s.spec); err != nil {
+		return err
+	}
 	s.progress("the store")
 	var err error
+	if err := s.startMembers(lastCtx); err != nil {
+		return err
+	}
 	if s.dcs, err = s.openStore(ctx); err != nil {
 		return err
 	}
@@ -99,15 +106,16 @@ func (s *Stack) start(ctx context.Context) error {
 
 // stop ends everything and waits for it.
 func (s *Stack) stop() error {
+	s.thawAll()
 	var errs []error
-	errs = append(errs, s.roles.stop(), s.front.stop())
-	if s.grpc != nil {
-		s.grpc.Stop()
+	if s.folder.throwaway {
+		errs = append(errs, s.killAll())
 	}
-	errs = append(errs, s.nodes.stop(), s.endOrphans())
+	errs = append(errs, s.roles.stop(), s.front.stop(), s.nodes.stop(), s.endOrphans())
 	if s.dcs != nil {
 		errs = append(errs, s.dcs.close())
 	}
+	errs = append(errs, s.last.stop())
 	if s.starter != nil {
 		s.starter.Close()
 	}
@@ -115,35 +123,54 @@ func (s *Stack) stop() error {
 	return errors.Join(errs...)
 }
 
-// supervise keeps a program of the stack running.
-func (s *Stack) supervise(ctx context.Context, p *part, c proc.Command) {
-	p.group.Go(ctx, s.starter, c, func(pid int) { s.setPID(c.Name, pid) }, func(err error) {
-		s.fail(&stackError{c.Name, err})
-	})
-}
-
-// role runs a role of package topology until its part ends.
-func (s *Stack) role(ctx context.Context, name string, run func(context.Context) error) {
-	s.roles.wg.Go(func() {
-		if err := run(ctx); err != nil && ctx.Err() == nil {
-			s.fail(&stackError{name, err})
-		}
-	})
-}
-
-func (s *Stack) setPID(name string, pid int) {
+// killAll ends all programs at once: nobody comes back to what an orderly end would keep.
+func (s *Stack) killAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pids[name] = pid
+	var wg sync.WaitGroup
+	errs := make([]error, 0, len(s.units))
+	var mu sync.Mutex
+	for _, u := range s.units {
+		if u.PID() == 0 {
+			continue // down, or not started
+		}
+		wg.Go(func() {
+			if err := u.Down(ctx, syscall.SIGKILL); err != nil && u.PID() != 0 {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
-func (s *Stack) logFile(name string) string { return filepath.Join(s.folder.dir, name+".log") }
+func (s *Stack) logFile(name string) string { return filepath.Join(s.logs, name+".log") }
 
 // Spec is what runs, with all addresses filled in.
 func (s *Stack) Spec() topology.Spec { return s.spec }
 
 // Dir is the stack's folder, with data and logs.
 func (s *Stack) Dir() string { return s.folder.dir }
+
+// DataDir is a node's data folder as this process sees it; an error while a node with a disk of its own is down.
+func (s *Stack) DataDir(node string) (string, error) {
+	u, err := s.unit(node)
+	if err != nil {
+		return "", err
+	}
+	pid := u.PID()
+	if pid == 0 && s.disk > 0 {
+		return "", fmt.Errorf("local: %s is down, and its data is gone", node)
+	}
+	return s.seen(pid, s.dataDir(node)), nil
+}
+
+// DCS is where the store is.
+func (s *Stack) DCS() DCS { return DCS{s.dcs.kind, s.dcs.endpoints} }
 
 // Versions are those of the programs that run: "PostgreSQL", "Patroni", "PgBouncer", "Envoy".
 func (s *Stack) Versions() map[string]string { return maps.Clone(s.versions) }
@@ -153,12 +180,12 @@ func (s *Stack) Store() dcs.Store { return s.dcs.store }
 
 // WriteDSN leads an application through Envoy and a PgBouncer to the primary. It holds a password.
 func (s *Stack) WriteDSN() string {
-	return dsn(s.spec.Envoy.Write, s.spec.Database, s.folder.secrets.App, s.spec.Database)
+	return dsn(s.wiring.write, s.spec.Database, s.folder.secrets.App, s.spec.Database)
 }
 
 // ReadDSN leads an application through Envoy and a PgBouncer to the replicas. It holds a password.
 func (s *Stack) ReadDSN() string {
-	return dsn(s.spec.Envoy.Read, s.spec.Database, s.folder.secrets.App, s.spec.Database)
+	return dsn(s.wiring.read, s.spec.Database, s.folder.secrets.App, s.spec.Database)
 }
 
 // DirectDSN leads the application's user straight to a node; empty for an unknown name. It holds a password.
@@ -205,19 +232,16 @@ func (s *Stack) node(name string) (topology.Node, bool) {
 
 // Patroni is a client with the credentials of the stack's REST APIs.
 func (s *Stack) Patroni() *patroni.Client {
-	return &patroni.Client{Username: restUser, Password: s.folder.secrets.REST}
+	return &patroni.Client{HTTP: s.wiring.coordinator.http(), Username: restUser, Password: s.folder.secrets.REST}
 }
 
 // Cluster is what roles of this stack share; the prober asks as the superuser, so that it can also checkpoint.
 func (s *Stack) Cluster() topology.Cluster {
-	return s.cluster(superuser, s.folder.secrets.Superuser)
-}
-
-func (s *Stack) cluster(user string, password patroni.Secret) topology.Cluster {
-	config, err := pgconn.ParseConfig(dsn(s.spec.Nodes[0].Postgres, user, password, "postgres"))
+	config, err := pgconn.ParseConfig(dsn(s.spec.Nodes[0].Postgres, superuser, s.folder.secrets.Superuser, "postgres"))
 	if err != nil {
 		panic(err) // the DSN is made above
 	}
+	config.DialFunc = s.wiring.coordinator.dial
 	return topology.Cluster{
 		Path: s.spec.Path, Store: s.Store(), Prober: &patroni.SQL{Connect: patroni.Connector(config)}, Logger: s.log,
 	}
@@ -249,56 +273,6 @@ func (s *Stack) Observer() *topology.Observer {
 
 // View reads everything that is known of the stack.
 func (s *Stack) View(ctx context.Context) topology.View { return s.Observer().View(ctx) }
-
-// PID is the process of a component now: "n1/postgres" (the postmaster), "n1/patroni", "pgb-1" or "envoy".
-func (s *Stack) PID(component string) (int, error) {
-	if node, ok := strings.CutSuffix(component, "/postgres"); ok {
-		if _, known := s.node(node); known {
-			return postmaster(s.dataDir(node))
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if pid, ok := s.pids[component]; ok {
-		return pid, nil
-	}
-	return 0, fmt.Errorf("local: there is no component %q; a node n1 has n1/postgres and n1/patroni, poolers have their names, and there is envoy", component)
-}
-
-// Signal sends a signal to a component, named as for PID. What is killed is started again: a database by its Patroni,
-// everything else by the stack.
-func (s *Stack) Signal(component string, sig syscall.Signal) error {
-	pid, err := s.PID(component)
-	if err != nil {
-		return err
-	}
-	if err := signal(pid, sig); err != nil {
-		return fmt.Errorf("local: %s (process %d): %w", component, pid, err)
-	}
-	return nil
-}
-
-func signal(pid int, sig syscall.Signal) error {
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return err
-	}
-	return p.Signal(sig)
-}
-
-// postmaster is the process id in a data folder.
-func postmaster(dataDir string) (int, error) {
-	b, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
-	if err != nil {
-		return 0, fmt.Errorf("local: PostgreSQL does not run: %w", err)
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("local: postmaster.pid in %s holds no process id", dataDir)
-	}
-	return pid, nil
-}
 
 // listen opens a loopback listener for a server in this process.
 func listen() (net.Listener, netip.AddrPort, error) {

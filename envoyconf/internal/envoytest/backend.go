@@ -121,7 +121,7 @@ type Client struct {
 // Dial connects; Envoy accepts before it has a backend, so only Ask shows whether there is one.
 func Dial(t testing.TB, to netip.AddrPort) *Client {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", to.String(), 5*time.Second)
+	c, err := net.DialTimeout("tcp", to.String(), answers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func Dial(t testing.TB, to netip.AddrPort) *Client {
 
 // Once connects, asks and closes.
 func Once(to netip.AddrPort) (netip.AddrPort, error) {
-	c, err := net.DialTimeout("tcp", to.String(), 5*time.Second)
+	c, err := net.DialTimeout("tcp", to.String(), answers)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -141,7 +141,7 @@ func Once(to netip.AddrPort) (netip.AddrPort, error) {
 
 // Ask sends a line and returns the address of the backend that answered.
 func (c *Client) Ask() (netip.AddrPort, error) {
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(answers)); err != nil {
 		return netip.AddrPort{}, err
 	}
 	if _, err := fmt.Fprintln(c, "hello"); err != nil {

@@ -4,16 +4,18 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/porttest"
 )
 
 // Envoy is one running Envoy.
@@ -73,7 +75,7 @@ func (e *Envoy) Kill() {
 // Ready waits until Envoy says that it serves.
 func (e *Envoy) Ready() {
 	e.t.Helper()
-	Eventually(e.t, 20*time.Second, "envoy to be ready", func() error {
+	Eventually(e.t, time.Minute, "envoy to be ready", func() error {
 		select {
 		case <-e.done:
 			e.t.Fatalf("envoy ended: %v", e.cmd.ProcessState)
@@ -84,9 +86,12 @@ func (e *Envoy) Ready() {
 	})
 }
 
+// answers is how long one answer may take, on a machine that is busy with other things.
+const answers = 20 * time.Second
+
 // Get asks the admin interface.
 func (e *Envoy) Get(path string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), answers)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.Admin.String()+path, nil)
 	if err != nil {
@@ -102,6 +107,33 @@ func (e *Envoy) Get(path string) (string, error) {
 		err = fmt.Errorf("%s: %s: %s", path, resp.Status, b)
 	}
 	return string(b), err
+}
+
+// Healthy waits until Envoy's own health check calls exactly these endpoints of a service healthy.
+func (e *Envoy) Healthy(service string, want ...*Backend) {
+	e.t.Helper()
+	Eventually(e.t, time.Minute, "health of the endpoints of "+service, func() error {
+		out, err := e.Get("/clusters")
+		if err != nil {
+			return err
+		}
+		var up, all []string
+		for line := range strings.Lines(out) {
+			if rest, ok := strings.CutPrefix(line, service+"::127.0.0.1:"); ok && strings.HasSuffix(strings.TrimSpace(rest), "health_flags::healthy") {
+				port, _, _ := strings.Cut(rest, "::")
+				up = append(up, "127.0.0.1:"+port)
+			}
+		}
+		for _, b := range want {
+			all = append(all, b.Addr.String())
+		}
+		slices.Sort(up)
+		slices.Sort(all)
+		if !slices.Equal(up, all) {
+			return fmt.Errorf("healthy are %v, want %v", up, all)
+		}
+		return nil
+	})
 }
 
 // Eventually calls f until it returns nil, and fails the test with its last error when d has passed.
@@ -120,19 +152,8 @@ func Eventually(t testing.TB, d time.Duration, what string, f func() error) {
 	}
 }
 
-// Free returns a loopback address that nobody uses now, below the ports that the kernel gives to outgoing connections:
-// one of those could be taken by any connection before Envoy binds it.
+// Free returns a loopback address that nobody uses, and that no other test is given before t ends.
 func Free(t testing.TB) netip.AddrPort {
 	t.Helper()
-	for range 100 {
-		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(15000+rand.IntN(17000)))
-		l, err := net.Listen("tcp", a.String())
-		if err != nil {
-			continue
-		}
-		l.Close()
-		return a
-	}
-	t.Fatal("no free port")
-	return netip.AddrPort{}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(porttest.Free(t)))
 }

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package proc
+
+import "time"
+
+const settle = time.Duration(0)
+
+type process struct{ pid int }
+
+// Tree knows no process elsewhere than on Linux.
+func Tree(int) []int { return nil }
+
+// Freeze does nothing elsewhere than on Linux.
+func Freeze(int) (thaw func()) { return func() {} }
+
+func descent(...int) []process                { return nil }
+func halt(all []process) ([]process, error)   { return all, nil }
+func resume([]process)                        {}
+func kill([]process)                          {}
+func present(all []process) []process         { return all }
+func buried[T any]([]process, <-chan T) error { return nil }

@@ -1,0 +1,123 @@
+package topologytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// LoseQuorum kills so many etcd servers that the rest is no majority, the first ones by name; with one server that is
+// the store itself. The undo starts them again.
+func (s *Stack) LoseQuorum() Undo {
+	s.t.Helper()
+	var down []string
+	return s.inject("lose the quorum", func(ctx context.Context) error {
+		members := s.members()
+		for _, m := range members[:(len(members)+1)/2] {
+			if err := s.r.Down(ctx, m, syscall.SIGKILL); err != nil {
+				return &halfError{err}
+			}
+			down = append(down, m)
+		}
+		return nil
+	}, func(ctx context.Context) error {
+		var errs []error
+		for _, m := range down {
+			errs = append(errs, s.r.Up(ctx, m))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// members are the names of the etcd servers.
+func (s *Stack) members() []string {
+	n := len(s.r.DCS().Endpoints)
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("etcd-%d", i+1))
+	}
+	return names
+}
+
+// StoreLeader is the name of the etcd server that leads.
+func (s *Stack) StoreLeader() string {
+	s.t.Helper()
+	var name string
+	s.etcd("the etcd servers' leader", func(ctx context.Context, c *clientv3.Client) error {
+		i, _, err := leader(ctx, c)
+		if err == nil {
+			name = s.members()[i]
+		}
+		return err
+	})
+	return name
+}
+
+// MoveStoreLeader has another etcd server lead, in an orderly way. (Kill StoreLeader for the other way.)
+func (s *Stack) MoveStoreLeader() {
+	s.t.Helper()
+	s.mark("move the etcd leader")
+	s.etcd("moving the etcd servers' leader", func(ctx context.Context, c *clientv3.Client) error {
+		i, id, err := leader(ctx, c)
+		if err != nil {
+			return err
+		}
+		list, err := c.MemberList(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range list.Members {
+			if m.ID != id {
+				c.SetEndpoints(c.Endpoints()[i]) // the leader itself must be asked
+				_, err = c.MoveLeader(ctx, m.ID)
+				return err
+			}
+		}
+		return errors.New("there is one server only; Options.Members makes more")
+	})
+}
+
+// CompactStore makes etcd forget all past revisions: watches that are behind are cancelled.
+func (s *Stack) CompactStore() {
+	s.t.Helper()
+	s.mark("compact etcd")
+	s.etcd("compacting etcd", func(ctx context.Context, c *clientv3.Client) error {
+		r, err := c.Get(ctx, "/", clientv3.WithCountOnly())
+		if err != nil {
+			return err
+		}
+		_, err = c.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
+		return err
+	})
+}
+
+func (s *Stack) etcd(what string, do func(ctx context.Context, c *clientv3.Client) error) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), s.o.limit())
+	defer cancel()
+	c, err := clientv3.New(clientv3.Config{Endpoints: s.r.DCS().Endpoints, Logger: zap.NewNop()})
+	if err == nil {
+		err = errors.Join(do(ctx, c), c.Close())
+	}
+	if err != nil {
+		s.t.Fatalf("topologytest: %s: %v", what, err)
+	}
+}
+
+// leader is the place of the endpoint that leads, and its id.
+func leader(ctx context.Context, c *clientv3.Client) (int, uint64, error) {
+	var errs []error
+	for i, e := range c.Endpoints() {
+		st, err := c.Status(ctx, e)
+		if err != nil {
+			errs = append(errs, err)
+		} else if st.Leader == st.Header.MemberId {
+			return i, st.Leader, nil
+		}
+	}
+	return 0, 0, errors.Join(append(errs, errors.New("no etcd server leads"))...)
+}

@@ -1,0 +1,59 @@
+package topologytest_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgconvoy/pgconvoy/topology"
+)
+
+func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	t.Helper()
+	return context.WithTimeout(t.Context(), d)
+}
+
+// query connects, asks and leaves.
+func query(t *testing.T, dsn, sql string) error {
+	t.Helper()
+	ctx, cancel := contextFor(t, 5*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	_, err = conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+	return err
+}
+
+// await waits until a condition holds, and fails the test after a minute.
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func streaming(v topology.View) int {
+	n := 0
+	for _, m := range v.Members {
+		if m.Replication == "streaming" {
+			n++
+		}
+	}
+	return n
+}
+
+func pooler(v topology.View, name string) topology.PoolerView {
+	for _, p := range v.Poolers {
+		if p.Name == name {
+			return p
+		}
+	}
+	return topology.PoolerView{}
+}

@@ -1,0 +1,153 @@
+package topologytest
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/leak"
+	"github.com/pgconvoy/pgconvoy/topology"
+	"github.com/pgconvoy/pgconvoy/topology/ledger"
+)
+
+// TestRounds starts and stops a whole stack again and again: nothing of it is left, no process, no port, no file, no
+// goroutine. PGCONVOY_ROUNDS makes it more than two rounds.
+func TestRounds(t *testing.T) {
+	requirePrograms(t, Options{})
+	rounds := 2
+	if n := os.Getenv("PGCONVOY_ROUNDS"); n != "" {
+		var err error
+		if rounds, err = strconv.Atoi(n); err != nil || rounds < 1 {
+			t.Fatalf("PGCONVOY_ROUNDS is %q, which is no number of rounds", n)
+		}
+	}
+	tmp := openTemp(t)
+	var starts, stops []time.Duration
+	for i := range rounds {
+		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+			leak.Check(t)
+			began := time.Now()
+			u, err := launch(t.Context(), Options{}, t.Name())
+			if err != nil {
+				t.Error(err)
+			}
+			if u == nil {
+				return
+			}
+			starts = append(starts, time.Since(began))
+			ports := portsOf(u)
+			for _, a := range ports { // the test can fail
+				if !accepts(a) {
+					t.Errorf("nobody listens at %v", a)
+				}
+			}
+			if len(processesOf(t, tmp)) < 10 {
+				t.Errorf("the stack's processes are not found: %v", processesOf(t, tmp))
+			}
+			began = time.Now()
+			u.end(t)
+			stops = append(stops, time.Since(began))
+			for _, a := range ports {
+				if accepts(a) {
+					t.Errorf("somebody still listens at %v", a)
+				}
+			}
+			if left := processesOf(t, tmp); len(left) > 0 {
+				t.Errorf("processes are left: %v", left)
+			}
+			if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+				t.Errorf("files are left: %v %v", left, err)
+			}
+		})
+	}
+	slices.Sort(starts)
+	slices.Sort(stops)
+	if n := len(starts); n > 0 {
+		t.Logf("%d rounds: start median %v, longest %v; stop median %v, longest %v", n, starts[n/2], starts[n-1], stops[len(stops)/2], stops[len(stops)-1])
+	}
+}
+
+// TestSideBySide: two stacks in one program do not know of each other.
+func TestSideBySide(t *testing.T) {
+	o := Options{Spec: topology.Spec{Nodes: topology.NodesNamed(1), Poolers: topology.PoolersNamed(1, 0)}}
+	for _, name := range []string{"one", "other"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := Start(t, o)
+			l := s.Write(t, ledger.Load{Writers: 2})
+			l.Await(100)
+			s.Kill("pgb-1/agent")()
+			l.Await(100)
+			if r := l.Stop(); r.Failed > 0 || r.Lost > 0 || r.Surplus > 0 {
+				t.Errorf("%v", r)
+			}
+		})
+	}
+}
+
+// openTemp is a folder for temporary files that the databases' user can get to.
+func openTemp(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+// portsOf are the addresses at which a whole stack listens.
+func portsOf(u *running) []netip.AddrPort {
+	spec := u.r.Spec()
+	ports := []netip.AddrPort{spec.Envoy.Write, spec.Envoy.Read, spec.Envoy.Admin}
+	for _, n := range spec.Nodes {
+		ports = append(ports, n.Postgres, n.API)
+	}
+	for _, p := range spec.Poolers {
+		ports = append(ports, p.Listen)
+	}
+	for _, k := range u.links.all {
+		for _, p := range k.proxies {
+			ports = append(ports, p.addr, p.upstream)
+		}
+	}
+	return ports
+}
+
+func accepts(a netip.AddrPort) bool {
+	conn, err := net.DialTimeout("tcp", a.String(), time.Second)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+// processesOf lists the processes that have a folder's name in their command line, or work in it.
+func processesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, e := range entries {
+		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err != nil || e.Name() == fmt.Sprint(os.Getpid()) {
+			continue
+		}
+		cwd, _ := os.Readlink(filepath.Join("/proc", e.Name(), "cwd")) // gone meanwhile
+		if strings.Contains(string(cmdline), dir) || strings.HasPrefix(cwd, dir) {
+			found = append(found, e.Name()+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
+		}
+	}
+	return found
+}
