@@ -29,7 +29,7 @@ func (c *calls) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, 
 func (c *calls) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
+	defer context.AfterFunc(c.ctx, cancel)() //nolint:contextcheck // it waits for the switch, not for the call
 	resp, err := next(ctx, req)
 	if err != nil && c.ctx.Err() != nil {
 		err = rpctypes.ErrGRPCStopped // and not that the client has cancelled it

@@ -14,9 +14,8 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 )
 
-// peers is where the other members reach this one. etcd's own listener would take connections before it answers, which
-// makes members that start at the same time wait for each other, a second for each; and it has no end that does not wait
-// for them.
+// peers is where the other members reach this one. etcd's own listener takes connections before it answers, so that
+// members that start at the same time wait for each other, a second for each; and its end waits for the others.
 type peers struct {
 	server  http.Server
 	handler atomic.Pointer[http.Handler] // nil: this member is not that far

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/topology"
 	"github.com/pgconvoy/pgconvoy/topology/ledger"
 	"github.com/pgconvoy/pgconvoy/topology/local"
@@ -118,9 +119,20 @@ func TestCoordinatorKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c, closed, err := open(info.DCS.Endpoints, info.Path, info.SuperuserDSN, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed()
+	wctx, stopWatch := context.WithCancel(t.Context())
+	views, watchEnd := dcs.Latest(observer(c).Watch(wctx))
+	defer func() {
+		stopWatch()
+		_ = watchEnd() // the end of its context
+	}()
 	const limit = 10 * time.Second
 	killed := false
-	for range 20 { // the moment between hold and proof is short: try until it is met
+	for range 20 { // the moment between the end of the old primary and the proof of the new one is short: until it is met
 		sw := exec.CommandContext(t.Context(), convoy, "switchover", "-limit", limit.String())
 		if err := sw.Start(); err != nil {
 			t.Fatal(err)
@@ -131,12 +143,12 @@ func TestCoordinatorKilled(t *testing.T) {
 			select {
 			case <-done:
 				ended = true
-			default:
-				v := look(t, convoy)
-				if v.Operation != nil && v.Operation.Phase == "switch" {
-					if err := sw.Process.Signal(syscall.SIGKILL); err == nil {
-						killed = true
-					}
+			case v, open := <-views:
+				if !open {
+					t.Fatalf("the view has ended: %v", watchEnd())
+				}
+				if v.Operation != nil && v.Operation.Phase == "switch" && v.Leadership.Phase != "writable" {
+					killed = sw.Process.Signal(syscall.SIGKILL) == nil
 				}
 			}
 		}

@@ -115,6 +115,7 @@ func (k *kept) up() int {
 	case pid := <-k.ups:
 		return pid
 	case err := <-k.done:
+		k.done <- err
 		k.t.Fatalf("Run has ended: %v", err)
 	case <-time.After(patience):
 		k.t.Fatal("it does not start")

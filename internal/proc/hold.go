@@ -89,7 +89,7 @@ func (k *Keeper) hold() (*Process, error) {
 // gone waits until a process has ended.
 func (k *Keeper) gone(ctx context.Context, p *Process) error {
 	if err := k.await(ctx, func() bool { return k.p != p }); err != nil {
-		return fmt.Errorf("%s (process %d) has not ended in time; it is not started again when it does, and SIGKILL ends it: %w",
+		return fmt.Errorf("%s (process %d) has not ended in time; SIGKILL ends it, and it is not started again: %w",
 			k.Command.Name, p.PID, err)
 	}
 	return nil

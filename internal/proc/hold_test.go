@@ -56,8 +56,8 @@ func TestDownAndStart(t *testing.T) {
 
 // Nobody sees another's end: neither a parent its child's nor a child its parent's.
 func TestDownAtOnce(t *testing.T) {
-	const witnesses = `
-	child='while read -r _ _ _ parent _ </proc/self/stat; do
+	const witnesses = `set -m # each in a group of its own, which the kernel wakes when its parent has ended
+	child='trap "echo hup >>seen" HUP; while read -r _ _ _ parent _ </proc/self/stat; do
 		[ $parent = '$$' ] || { echo child >>seen; exit; }
 		[ -e ready ] || echo >ready
 	done'
@@ -107,7 +107,8 @@ func TestDownInVain(t *testing.T) {
 	k := prepare(t, deaf).run()
 	pid := k.up()
 	k.wrote("deaf")
-	wantError(t, k.Down(within(t, 10*time.Millisecond), syscall.SIGTERM), "prog (process ", "has not ended in time", "deadline exceeded")
+	err := k.Down(within(t, 10*time.Millisecond), syscall.SIGTERM)
+	wantError(t, err, "prog (process ", "has not ended in time", "deadline exceeded")
 	k.want(Ending)
 	if k.PID() != pid {
 		t.Errorf("PID is %d, was %d", k.PID(), pid)

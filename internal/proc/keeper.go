@@ -38,7 +38,8 @@ const (
 
 // Run keeps the program running until ctx ends, then stops it as its Command says: one that ends by itself is started
 // again. It returns an error when the program cannot be started, ends five times in a row within two seconds, or had to
-// be killed at last. It is called once.
+// be killed at last, with all that it had started. What a program leaves behind that ends by itself, or when it is
+// asked to, is its owner's. Run is called once.
 func (k *Keeper) Run(ctx context.Context) error {
 	err := k.run(ctx)
 	k.mu.Lock()

@@ -79,7 +79,8 @@ func (p process) there() (stat, bool) {
 	return s, ok && s.process == p && !dead
 }
 
-// signal reaches this process or none: its identity is looked at after the handle is taken. That it is gone is no error.
+// signal reaches this process or none: its identity is looked at after the handle is taken. That it is gone is no
+// error.
 func (p process) signal(sig syscall.Signal) error {
 	handle, err := os.FindProcess(p.pid)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -47,8 +48,8 @@ func descent(pids ...int) []process {
 	return all
 }
 
-// grow appends all descendants of the processes. It is not sure that these are all when somebody's parent ended while it
-// was looking: the child has another one now.
+// grow appends all descendants of the processes. It is not sure that these are all when somebody's parent ended while
+// it was looking: the child has another one now.
 func grow(all []process) (grown []process, sure bool) {
 	children := make(map[int][]process)
 	there := map[int]bool{0: true} // the parent of who has none here
@@ -127,8 +128,8 @@ func resume(all []process) {
 
 // kill kills stopped processes, children first: the end of a parent can make the kernel wake its stopped children.
 func kill(all []process) {
-	for i := len(all) - 1; i >= 0; i-- {
-		_ = all[i].signal(syscall.SIGKILL) // who may not be killed stays, which buried reports
+	for _, p := range slices.Backward(all) {
+		_ = p.signal(syscall.SIGKILL) // who may not be killed stays, which buried reports
 	}
 }
 

@@ -24,10 +24,11 @@ func (c ownConfig) Bootstrap(f envoyconf.Fleet) ([]byte, error) {
 
 func TestEnvoyConfig(t *testing.T) {
 	var config topology.EnvoyConfig = ownConfig{}
+	entry := envoyconf.Listener{Service: topology.Write.String(), Listen: netip.MustParseAddrPort("0.0.0.0:5432")}
 	fleet := envoyconf.Fleet{
 		Node: "envoy-1", Admin: netip.MustParseAddrPort("127.0.0.1:9901"),
 		ControlPlanes: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.5:18000")},
-		Listeners:     []envoyconf.Listener{{Service: topology.Write.String(), Listen: netip.MustParseAddrPort("0.0.0.0:5432")}},
+		Listeners:     []envoyconf.Listener{entry},
 	}
 	b, err := config.Bootstrap(fleet)
 	if err != nil {

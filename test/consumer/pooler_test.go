@@ -56,7 +56,8 @@ func TestPooler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:5432")}; !slices.Equal(state.Target.Hosts, want) || state.Held {
+	want := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:5432")}
+	if !slices.Equal(state.Target.Hosts, want) || state.Held {
 		t.Errorf("the pooler was sent to %v (held: %v), want %v", state.Target.Hosts, state.Held, want)
 	}
 }

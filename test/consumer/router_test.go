@@ -19,7 +19,7 @@ type ownRouter struct {
 
 var _ topology.Router = ownRouter{}
 
-func (r ownRouter) Set(ctx context.Context, service string, endpoints []envoyconf.Endpoint) (version string, err error) {
+func (r ownRouter) Set(ctx context.Context, service string, endpoints []envoyconf.Endpoint) (string, error) {
 	if service == r.service && len(endpoints) > 0 {
 		select {
 		case r.endpoints <- endpoints:

@@ -17,7 +17,7 @@ func TestGoLine(t *testing.T) {
 		}
 		text := strings.Split(string(b), "\n")
 		if !slices.Contains(text, "go 1.26.0") {
-			t.Errorf(`%s has no line "go 1.26.0": a dependency lifts every user to a newer Go; take an older version of it`, file)
+			t.Errorf(`%s has no line "go 1.26.0": a dependency lifts all users to a newer Go; take an older one`, file)
 		}
 		if slices.ContainsFunc(text, func(line string) bool { return strings.HasPrefix(line, "toolchain ") }) {
 			t.Errorf("%s has a toolchain line", file)

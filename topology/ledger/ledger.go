@@ -117,7 +117,7 @@ func (l *Ledger) start(ctx, life, probing context.Context, first <-chan struct{}
 		return fmt.Errorf("ledger: preparing %s: %w", l.load.Table, err)
 	}
 	for _, p := range l.probers {
-		l.alive.Go(func() { p.drive(probing) })
+		l.alive.Go(func() { p.drive(probing, life) })
 	}
 	if err := each(ctx, l.writers, (*client).connect); err != nil {
 		return fmt.Errorf("ledger: connecting the writers: %w", err)

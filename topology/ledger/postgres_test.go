@@ -5,7 +5,9 @@ package ledger_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -123,7 +125,7 @@ func newServer(bin string) (*server, error) {
 	if err := s.run("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"); err != nil {
 		return nil, err
 	}
-	return s, s.start()
+	return s, s.launch()
 }
 
 // clone starts a standby of s.
@@ -135,10 +137,26 @@ func (s *server) clone() (*server, error) {
 	if err := c.run("pg_basebackup", "-D", c.data(), "-d", s.dsn(), "-R", "-X", "stream", "-c", "fast", "-N"); err != nil {
 		return nil, err
 	}
-	return c, c.start()
+	return c, c.launch()
 }
 
-// newFolder prepares a folder and a port for a server.
+// launch starts the server for the first time, on a port that it keeps.
+func (s *server) launch() error {
+	var err error
+	for range 10 {
+		// Below those that the kernel gives to outgoing connections: one of these
+		// could take the port while the server is down.
+		s.port = 20_000 + rand.IntN(12_000)
+		if err = s.start(); err == nil {
+			return nil
+		}
+		s.signal(syscall.SIGQUIT)
+		<-s.exited // the port was taken, most likely
+	}
+	return err
+}
+
+// newFolder prepares a folder for a server.
 func newFolder(bin string) (*server, error) {
 	s := &server{bin: bin}
 	dir, err := os.MkdirTemp("", "ledger-test-")
@@ -158,12 +176,7 @@ func newFolder(bin string) (*server, error) {
 			return nil, err
 		}
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	s.port = ln.Addr().(*net.TCPAddr).Port
-	return s, ln.Close() // free for the server
+	return s, nil
 }
 
 // run runs one of PostgreSQL's programs to its end.
@@ -225,9 +238,9 @@ func (s *server) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for {
-		c, err := pgx.Connect(ctx, s.dsn())
+		err := s.answers(ctx)
 		if err == nil {
-			return c.Close(ctx)
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -237,6 +250,21 @@ func (s *server) start() error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// answers tells whether this server can be reached, and not another one on its
+// port.
+func (s *server) answers(ctx context.Context) error {
+	c, err := pgx.Connect(ctx, s.dsn())
+	if err != nil {
+		return err
+	}
+	var dir string
+	err = c.QueryRow(ctx, "show data_directory").Scan(&dir)
+	if err == nil && dir != s.data() {
+		err = fmt.Errorf("port %d is that of %s", s.port, dir)
+	}
+	return errors.Join(err, c.Close(ctx))
 }
 
 // signal does nothing to a server that has ended.

@@ -47,8 +47,9 @@ func newProber(dsn string, node int, run int64, table string, base time.Time, fi
 	}, nil
 }
 
-// drive probes until ctx ends.
-func (p *prober) drive(ctx context.Context) {
+// drive probes until ctx ends. A write that is under way then ends by itself,
+// or with life: cut short, it might reach the table after Stop has cleaned up.
+func (p *prober) drive(ctx, life context.Context) {
 	var s *session
 	defer func() {
 		if s != nil {
@@ -76,7 +77,9 @@ func (p *prober) drive(ctx context.Context) {
 					return err
 				}
 			}
-			if _, err = s.conn.Exec(ctx, p.write); err != nil {
+			life, release := context.WithTimeout(life, probeTimeout)
+			defer release()
+			if _, err = s.conn.Exec(life, p.write); err != nil {
 				writable = false
 				return err
 			}

@@ -46,6 +46,11 @@
 // Each fault returns its undo, which may be left to the end of the test: there
 // all that is left is undone, the last fault first.
 //
+// [Stack.Chaos] does faults at random: the same seed gives the same sequence,
+// and a test that fails shows both.
+//
+//	s.Chaos(17, 30*time.Second) // or with some of s.Faults(), or with faults of your own
+//
 // # How it runs
 //
 // Agents, control plane and etcd are processes too: this test binary, started

@@ -22,8 +22,8 @@ func TestImports(t *testing.T) {
 		"github.com/Shopify/toxiproxy", "github.com/docker", "github.com/moby", "github.com/testcontainers",
 	}
 	servers := []string{
-		"net/http/pprof", "expvar", "go.etcd.io/etcd/server", "google.golang.org/grpc/health", "google.golang.org/grpc/reflection",
-		module + "/dcs/embedded", module + "/topology/local",
+		"net/http/pprof", "expvar", module + "/dcs/embedded", module + "/topology/local",
+		"go.etcd.io/etcd/server", "google.golang.org/grpc/health", "google.golang.org/grpc/reflection",
 	}
 	grpc := []string{"google.golang.org/grpc", "golang.org/x/net/trace", "go.etcd.io"}
 
@@ -121,7 +121,8 @@ type graph struct {
 // imports asks the go command, as for a build on this system.
 func imports(t *testing.T) graph {
 	t.Helper()
-	list := exec.CommandContext(t.Context(), "go", "list", "-mod=readonly", "-deps", "-json=ImportPath,Imports,DepOnly", "./...")
+	const fields = "-json=ImportPath,Imports,DepOnly"
+	list := exec.CommandContext(t.Context(), "go", "list", "-mod=readonly", "-deps", fields, "./...")
 	list.Dir = "../.."
 	list.Env = append(os.Environ(), "GOPROXY=off")
 	out, err := list.Output()

@@ -41,11 +41,14 @@ func TestRounds(t *testing.T) {
 			if u == nil {
 				return
 			}
+			t.Cleanup(func() { u.stop() })
 			starts = append(starts, time.Since(began))
 			ports := portsOf(u)
 			for _, a := range ports { // the test can fail
-				if !accepts(a) {
-					t.Errorf("nobody listens at %v", a)
+				for deadline := time.Now().Add(10 * time.Second); !accepts(a); time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("nobody listens at %v", a)
+					}
 				}
 			}
 			if len(processesOf(t, tmp)) < 10 {
