@@ -195,6 +195,7 @@ func (s *Server) Store() *etcd.Store { return s.store }
 // same error.
 func (s *Server) Close() error {
 	s.closing.Do(func() {
+		defer s.calls.end() // of a server that did not start
 		var errs []error
 		if s.client != nil {
 			errs = append(errs, s.client.Close())
@@ -205,7 +206,6 @@ func (s *Server) Close() error {
 			s.etcd.Close()
 			<-handed
 		}
-		s.calls.end()
 		if s.peers != nil {
 			errs = append(errs, s.peers.close())
 		}

@@ -12,15 +12,15 @@ import (
 // Free returns a port that is free on each of hosts (none: 127.0.0.1), and that no other test on this machine is given
 // before t ends: also not while its server is down.
 //
-// It is below the range from which the kernel takes ports by itself (32768 on Linux): one of those may be any
-// connection's or listener's before the server has it.
+// It is outside the range from which the kernel takes ports by itself (32768 to 60999 on Linux): one of those may be
+// any connection's or listener's before the server has it. Stacks and their links take theirs from below that range.
 func Free(t testing.TB, hosts ...string) int {
 	t.Helper()
 	if len(hosts) == 0 {
 		hosts = []string{"127.0.0.1"}
 	}
 	for range 1000 {
-		port := 10000 + rand.IntN(10000)
+		port := 61000 + rand.IntN(4500)
 		// An abstract Unix socket is what the test processes can see of each other: it ends with its process.
 		claim, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", fmt.Sprintf("@pgconvoy-test-port-%d", port))
 		if err != nil {

@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -167,26 +166,12 @@ func (s *Stack) freezePart(component, part string, pid int) error {
 		s.thaw[component] = proc.Freeze(pid)
 		return nil
 	}
-	if err := kill(pid, syscall.SIGSTOP); err != nil {
+	thaw, err := freezeOne(pid)
+	if err != nil {
 		return fmt.Errorf("local: %s (process %d): %w", component, pid, err)
 	}
-	s.thaw[component] = func() { _ = kill(pid, syscall.SIGCONT) } // it may be gone
-	for deadline := time.Now().Add(time.Second); !stopped(pid); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("local: %s (process %d) does not stop", component, pid)
-		}
-	}
+	s.thaw[component] = thaw
 	return nil
-}
-
-// stopped reports whether a process does not run, or is gone.
-func stopped(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return true
-	}
-	state := b[bytes.LastIndexByte(b, ')')+1:] // after a name that may hold anything
-	return bytes.HasPrefix(state, []byte(" T"))
 }
 
 // Thaw lets a frozen component go on.

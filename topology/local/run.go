@@ -63,7 +63,7 @@ func (r *Runner) Run(ctx context.Context, spec topology.Spec, fn func(ctx contex
 	ctx, fail := context.WithCancelCause(ctx)
 	s.fail = fail
 	defer func() {
-		err = errors.Join(err, s.stop())
+		err = errors.Join(err, s.stop(context.WithoutCancel(ctx)))
 		fail(nil)
 	}()
 	if err := s.start(ctx); err != nil {

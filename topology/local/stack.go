@@ -105,11 +105,11 @@ func (s *Stack) start(ctx context.Context) error {
 }
 
 // stop ends everything and waits for it.
-func (s *Stack) stop() error {
+func (s *Stack) stop(ctx context.Context) error {
 	s.thawAll()
 	var errs []error
 	if s.folder.throwaway {
-		errs = append(errs, s.killAll())
+		errs = append(errs, s.killAll(ctx))
 	}
 	errs = append(errs, s.roles.stop(), s.front.stop(), s.nodes.stop(), s.endOrphans())
 	if s.dcs != nil {
@@ -124,8 +124,8 @@ func (s *Stack) stop() error {
 }
 
 // killAll ends all programs at once: nobody comes back to what an orderly end would keep.
-func (s *Stack) killAll() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func (s *Stack) killAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
