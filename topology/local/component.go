@@ -61,7 +61,11 @@ func (s *Stack) PID(component string) (int, error) {
 	case root == 0:
 		return 0, fmt.Errorf("local: %s is down", component)
 	case part == "postgres":
-		return postmaster(s.seen(root, s.dataDir(node)))
+		pid, err := postmaster(s.seen(root, s.dataDir(node)))
+		if err == nil && !s.runs(pid, node) {
+			err = fmt.Errorf("local: %s does not run; process %d was killed", component, pid)
+		}
+		return pid, err
 	case part == "patroni":
 		return patroniOf(component, root)
 	}
@@ -105,9 +109,14 @@ func (s *Stack) Down(ctx context.Context, component string, sig syscall.Signal) 
 		}
 		return nil
 	}
+	var memory segment
+	if _, ok := s.node(component); ok && sig == syscall.SIGKILL {
+		memory = segmentOf(s.seen(u.PID(), s.dataDir(component)))
+	}
 	if err := u.Down(ctx, sig); err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
+	memory.free()
 	return nil
 }
 
@@ -241,6 +250,9 @@ func (s *Stack) inProcess(component string) bool {
 // supervise keeps a program of the stack running.
 func (s *Stack) supervise(ctx context.Context, p *part, c proc.Command) {
 	k := &proc.Keeper{Starter: s.starter, Command: c}
+	if _, ok := s.node(c.Name); ok {
+		k.Also = func() []int { return s.orphan(c.Name) }
+	}
 	s.mu.Lock()
 	s.units[c.Name] = k
 	s.mu.Unlock()

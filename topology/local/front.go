@@ -135,7 +135,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 	}
 	s.supervise(ctx, &s.front, proc.Command{
 		Name: envoy, Path: s.bin.Envoy, Dir: dir, Log: s.logFile(envoy), User: s.folder.user,
-		Args: []string{"-c", config, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warn"},
+		Args: []string{"-c", config, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"},
 	})
 	return nil
 }

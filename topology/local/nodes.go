@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -89,6 +90,9 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 		"max_connections": "200", "shared_buffers": "64MB", "unix_socket_directories": "",
 		"max_wal_senders": "10", "wal_keep_size": "128MB", "password_encryption": "scram-sha-256",
 		"log_min_messages": "warning",
+	}
+	if s.folder.throwaway {
+		parameters["dynamic_shared_memory_type"] = "mmap" // files among the data, which go with it, also after a kill
 	}
 	maps.Copy(parameters, s.spec.Parameters)
 	dynamic := map[string]any{
@@ -179,25 +183,53 @@ GRANT pg_monitor TO %[3]s;
 	return script, nil
 }
 
-// endOrphans ends databases that outlived their Patroni.
-func (s *Stack) endOrphans() error {
+// endOrphans ends databases that outlived their Patroni, and gives back what killed ones have left.
+func (s *Stack) endOrphans(ctx context.Context) error {
 	var errs []error
 	for _, n := range s.spec.Nodes {
-		dir := s.dataDir(n.Name)
-		pid, err := postmaster(dir)
-		if err != nil || !runsIn(pid, dir) {
-			continue
+		memory := segmentOf(s.dataDir(n.Name))
+		for _, pid := range s.orphan(n.Name) {
+			_ = kill(pid, syscall.SIGQUIT) // it may end by itself meanwhile
+			errs = append(errs, s.ended(ctx, n.Name, pid))
 		}
-		_ = kill(pid, syscall.SIGQUIT) // it may end by itself meanwhile
-		for deadline := time.Now().Add(5 * time.Second); runsIn(pid, dir); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				errs = append(errs, fmt.Errorf("local: the PostgreSQL of %s (process %d) did not end and was killed", n.Name, pid))
-				_ = kill(pid, syscall.SIGKILL) // likewise
-				break
-			}
-		}
+		memory.free()
 	}
 	return errors.Join(errs...)
+}
+
+// orphan is the postmaster in a node's data folder, whoever has started it; none with a disk of its own, which goes
+// with the node's program.
+func (s *Stack) orphan(node string) []int {
+	dir := s.dataDir(node)
+	pid, err := postmaster(dir)
+	if err != nil || !runsIn(pid, dir) {
+		return nil
+	}
+	return []int{pid}
+}
+
+// ended waits until a postmaster that was told to end is gone, and kills it when it is not after five seconds.
+func (s *Stack) ended(ctx context.Context, node string, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for s.runs(pid, node) {
+		select {
+		case <-ctx.Done():
+			_ = kill(pid, syscall.SIGKILL) // likewise
+			return fmt.Errorf("local: the PostgreSQL of %s (process %d) did not end and was killed", node, pid)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// runs reports whether a process is a node's postmaster still.
+func (s *Stack) runs(pid int, node string) bool {
+	if s.disk == 0 {
+		return runsIn(pid, s.dataDir(node))
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // its folder cannot be seen from here
+	return err == nil && !bytes.Contains(b, []byte("\nState:\tZ"))
 }
 
 // runsIn reports whether a process works in a folder: a postmaster works in its data folder.

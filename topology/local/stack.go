@@ -111,7 +111,7 @@ func (s *Stack) stop(ctx context.Context) error {
 	if s.folder.throwaway {
 		errs = append(errs, s.killAll(ctx))
 	}
-	errs = append(errs, s.roles.stop(), s.front.stop(), s.nodes.stop(), s.endOrphans())
+	errs = append(errs, s.roles.stop(), s.front.stop(), s.nodes.stop(), s.endOrphans(ctx))
 	if s.dcs != nil {
 		errs = append(errs, s.dcs.close())
 	}
@@ -128,16 +128,18 @@ func (s *Stack) killAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	units := maps.Clone(s.units)
+	s.mu.Unlock()
 	var wg sync.WaitGroup
-	errs := make([]error, 0, len(s.units))
+	errs := make([]error, 0, len(units))
 	var mu sync.Mutex
-	for _, u := range s.units {
+	for name, u := range units {
 		if u.PID() == 0 {
 			continue // down, or not started
 		}
 		wg.Go(func() {
-			if err := u.Down(ctx, syscall.SIGKILL); err != nil && u.PID() != 0 {
+			err := s.killOne(ctx, name, u)
+			if err != nil && u.PID() != 0 {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)
@@ -146,6 +148,25 @@ func (s *Stack) killAll(ctx context.Context) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// killOne leaves a PostgreSQL the moment in which it gives its shared memory back: it would stay.
+func (s *Stack) killOne(ctx context.Context, name string, u *proc.Keeper) error {
+	if _, ok := s.node(name); ok {
+		root := u.PID()
+		pid, err1 := postmaster(s.seen(root, s.dataDir(name)))
+		patroni, err2 := patroniOf(name, root)
+		if err1 == nil && err2 == nil && u.Leave(ctx, patroni) == nil && kill(pid, syscall.SIGQUIT) == nil {
+			// A startup process that waits for its restore_command does not hear a SIGQUIT.
+			for _, child := range proc.Tree(pid) {
+				if child != pid {
+					_ = kill(child, syscall.SIGKILL) // it may be gone
+				}
+			}
+			return s.ended(ctx, name, pid)
+		}
+	}
+	return u.Down(ctx, syscall.SIGKILL)
 }
 
 func (s *Stack) logFile(name string) string { return filepath.Join(s.logs, name+".log") }

@@ -113,10 +113,13 @@ func TestComponents(t *testing.T) {
 	l := s.Write(t, ledger.Load{Writers: 5, Every: 20 * time.Millisecond})
 	for _, c := range []string{"pgb-2", "pgb-2/agent", "cp-1", "envoy", s.Standby() + "/patroni", s.Standby() + "/postgres", s.Standby()} {
 		t.Run(strings.ReplaceAll(c, "/", "-"), func(t *testing.T) {
+			awaitRunning(t, s, c)
 			s.Freeze(c)()
 			s.Kill(c)()
+			awaitRunning(t, s, c)
 			s.Await(s.Whole)
 			s.Terminate(c)()
+			awaitRunning(t, s, c)
 			s.Await(s.Whole)
 			l.Await(10)
 		})
@@ -126,6 +129,15 @@ func TestComponents(t *testing.T) {
 	if r.Lost > 0 || r.Surplus > 0 || r.Stale > 0 {
 		t.Errorf("%d lost, %d surplus, %d stale", r.Lost, r.Surplus, r.Stale)
 	}
+}
+
+// awaitRunning waits until a component is there: what the store says of a replica lags behind.
+func awaitRunning(t *testing.T, s *topologytest.Stack, component string) {
+	t.Helper()
+	await(t, component+" runs", func() bool {
+		_, err := s.PID(component)
+		return err == nil
+	})
 }
 
 // TestNodeIsolated: a primary that the network parts from everybody is replaced, and follows when it is back.

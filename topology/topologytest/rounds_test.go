@@ -54,12 +54,21 @@ func TestRounds(t *testing.T) {
 			if len(processesOf(t, tmp)) < 10 {
 				t.Errorf("the stack's processes are not found: %v", processesOf(t, tmp))
 			}
+			memory := segmentsOf(t, tmp)
+			if len(memory) != 3 {
+				t.Errorf("shared memory of %d nodes: %v", len(memory), memory)
+			}
 			began = time.Now()
 			u.end(t)
 			stops = append(stops, time.Since(began))
 			for _, a := range ports {
 				if accepts(a) {
 					t.Errorf("somebody still listens at %v", a)
+				}
+			}
+			for _, id := range memory {
+				if isSegment(t, id) {
+					t.Errorf("the shared memory segment %s is left", id)
 				}
 			}
 			if left := processesOf(t, tmp); len(left) > 0 {
@@ -132,6 +141,42 @@ func accepts(a netip.AddrPort) bool {
 		return false
 	}
 	return conn.Close() == nil
+}
+
+// segmentsOf are the ids of the shared memory of all nodes of a stack, which PostgreSQL writes into its data folder.
+func segmentsOf(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*", "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Split(string(b), "\n"); len(lines) > 6 {
+			if words := strings.Fields(lines[6]); len(words) == 2 && isSegment(t, words[1]) {
+				ids = append(ids, words[1])
+			}
+		}
+	}
+	return ids
+}
+
+func isSegment(t *testing.T, id string) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sysvipc/shm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if words := strings.Fields(line); len(words) > 1 && words[1] == id {
+			return true
+		}
+	}
+	return false
 }
 
 // processesOf lists the processes that have a folder's name in their command line, or work in it.
