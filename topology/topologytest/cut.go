@@ -25,8 +25,9 @@ func (s *Stack) Cut(from, to string) Undo {
 	return s.broken("cut", from, to, func(l Link) (func() error, error) { return s.links.cut(l) })
 }
 
-// HalfOpen makes links deaf: connections stay and new ones are accepted, but what is sent in this direction is lost.
-// From and to are as for [Stack.Cut].
+// HalfOpen makes links deaf: connections stay and new ones are accepted, but what is sent in this direction does not
+// arrive before the undo, as in a partition of a network: then it does, late, if both ends are still there. From and to
+// are as for [Stack.Cut].
 func (s *Stack) HalfOpen(from, to string, d Direction) Undo {
 	s.t.Helper()
 	return s.broken("half-open", from, to, func(l Link) (func() error, error) { return s.links.halfOpen(l, d) })

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Undo takes a fault back. It may be called once or often; what goes wrong fails the test.
@@ -108,7 +109,8 @@ func (s *Stack) Kill(component string) Undo {
 	return s.down("kill", component, syscall.SIGKILL)
 }
 
-// Terminate asks a component to end with SIGTERM, and returns when it is gone. It stays down as with Kill.
+// Terminate asks a component to end with SIGTERM, and returns when it is gone. It stays down as with Kill. A PostgreSQL
+// takes that as a smart shutdown, and is not waited for: it lets nobody in any more, and ends when the last has left.
 func (s *Stack) Terminate(component string) Undo {
 	s.t.Helper()
 	return s.down("terminate", component, syscall.SIGTERM)
@@ -118,7 +120,7 @@ func (s *Stack) down(verb, component string, sig syscall.Signal) Undo {
 	s.t.Helper()
 	name := verb + " " + component
 	if strings.HasSuffix(component, "/postgres") {
-		return s.inject(name, func(context.Context) error { return s.r.Signal(component, sig) }, nil)
+		return s.inject(name, func(ctx context.Context) error { return s.signal(ctx, component, sig) }, nil)
 	}
 	var heal func() error
 	return s.inject(name, func(ctx context.Context) error {
@@ -137,6 +139,27 @@ func (s *Stack) down(verb, component string, sig syscall.Signal) Undo {
 		}
 		return err
 	})
+}
+
+// signal sends a signal to a PostgreSQL, and waits for the end of one that is killed.
+func (s *Stack) signal(ctx context.Context, component string, sig syscall.Signal) error {
+	pid, err := s.PID(component)
+	if err != nil {
+		return err
+	}
+	if err := s.r.Signal(component, sig); err != nil || sig != syscall.SIGKILL {
+		return err
+	}
+	for {
+		if now, err := s.PID(component); err != nil || now != pid {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // refuse has the links to a component refuse connections, as it would itself: a proxy accepts for who is not there.
