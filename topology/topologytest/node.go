@@ -44,6 +44,9 @@ func (s *Stack) waits(node, what, file string) Undo {
 	s.t.Helper()
 	var path string
 	return s.inject(node+": "+what, func(context.Context) error {
+		if s.o.Direct {
+			return errors.New("this stack has no such script: Options.Direct is set")
+		}
 		dir, err := s.r.DataDir(node)
 		if err != nil {
 			return err

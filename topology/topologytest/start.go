@@ -24,7 +24,7 @@ type Options struct {
 	Members int           // etcd servers; 0: one. Faults of the quorum need three.
 	// Disk is the size in bytes of a file system for each node's data, for FillDisk; it needs root. 0: ordinary folders.
 	Disk int64
-	// Direct leaves the proxies out, for measurements: then no link can be broken.
+	// Direct leaves the proxies and the scripts that can hang out, for measurements: then no link can be broken.
 	Direct bool
 	// Limit bounds the start, and each wait of a method; 0: three minutes.
 	Limit time.Duration
@@ -101,11 +101,11 @@ func launch(ctx context.Context, o Options, name string) (*running, error) {
 		return nil, fmt.Errorf("topologytest: %w", errors.Join(err, os.RemoveAll(logs)))
 	}
 	c := Config{
-		Spec: o.Spec, Members: o.Members, Disk: o.Disk, Logs: logs, Node: nodeFaults,
+		Spec: o.Spec, Members: o.Members, Disk: o.Disk, Logs: logs,
 		Logger: slog.New(slog.NewTextHandler(u.file, nil)),
 	}
 	if !o.Direct {
-		u.links = newLinks()
+		u.links, c.Node = newLinks(), nodeFaults
 		c.Via = func(from, to string, addr netip.AddrPort) (netip.AddrPort, error) { return u.links.via(from, to, addr) }
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx)) // a test's own context ends before its clean-up
