@@ -352,6 +352,7 @@ func TestFaultsFit(t *testing.T) {
 type toy struct {
 	topologytest.Running
 	nodes, members int             // 0: three nodes, one member
+	lives          int             // PostgreSQLs that were killed
 	slow           time.Duration   // until it is routed
 	lost           bool            // never routed again
 	down           map[string]bool // by component
@@ -396,8 +397,12 @@ func (o *toy) Down(_ context.Context, component string, _ syscall.Signal) error 
 }
 
 func (o *toy) Up(_ context.Context, component string) error { return o.Thaw(component) }
-func (o *toy) Signal(string, syscall.Signal) error          { return nil }
-func (o *toy) PID(string) (int, error)                      { return 1, nil }
+func (o *toy) PID(string) (int, error)                      { return 1 + o.lives, nil }
+
+func (o *toy) Signal(string, syscall.Signal) error {
+	o.lives++ // whatever it was, another one is there at once
+	return nil
+}
 
 func (o *toy) Freeze(component string) error {
 	if o.down[component] {
