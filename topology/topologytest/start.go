@@ -57,10 +57,11 @@ func requirePrograms(t testing.TB, o Options) {
 	if err == nil {
 		return
 	}
+	const said = "topologytest: a stack cannot run here (`make setup` in a clone of github.com/pgconvoy/pgconvoy installs what it needs): %v"
 	if os.Getenv(required) == "1" {
-		t.Fatalf("topologytest: a stack cannot run here: %v", err)
+		t.Fatalf(said, err)
 	}
-	t.Skipf("topologytest: a stack cannot run here: %v", err)
+	t.Skipf(said, err)
 }
 
 func (o Options) backend() Backend {

@@ -1,0 +1,44 @@
+package topologytest_test
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/pgconvoy/pgconvoy/topology/local"
+	"github.com/pgconvoy/pgconvoy/topology/topologytest"
+)
+
+// TestWithoutPrograms: a test is skipped where a program is missing, with its name and the command that installs it; it
+// fails where that is asked for.
+func TestWithoutPrograms(t *testing.T) {
+	o := topologytest.Options{Backend: topologytest.Processes{Binaries: local.Binaries{Envoy: "/nowhere/envoy"}}}
+	for required, want := range map[string]string{"": "skipped", "1": "failed"} {
+		t.Setenv("PGCONVOY_REQUIRE", required)
+		e := &ending{TB: t}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			topologytest.Start(e, o)
+		}()
+		<-done
+		if e.how != want || !strings.Contains(e.said, "/nowhere/envoy") || !strings.Contains(e.said, "make setup") {
+			t.Errorf("PGCONVOY_REQUIRE=%q: %s with %q, want it %s with the program and the command", required, e.how, e.said, want)
+		}
+	}
+}
+
+// ending is a test that says how it ended.
+type ending struct {
+	testing.TB
+	how, said string
+}
+
+func (e *ending) Fatalf(format string, args ...any) { e.end("failed", format, args) }
+func (e *ending) Skipf(format string, args ...any)  { e.end("skipped", format, args) }
+
+func (e *ending) end(how, format string, args []any) {
+	e.how, e.said = how, fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
