@@ -87,7 +87,7 @@ func TestBootstrapIsValidForEnvoy(t *testing.T) {
 			if err := os.WriteFile(file, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", file, "--use-dynamic-base-id").CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", file, "--disable-hot-restart").CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}

@@ -42,7 +42,7 @@ func Start(t testing.TB, bootstrap []byte, admin netip.AddrPort) *Envoy {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	e.cmd = exec.Command(bin, "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")
+	e.cmd = exec.Command(bin, "-c", config, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.SysProcAttr = pdeathsig()
 	if err := e.cmd.Start(); err != nil {
