@@ -1,4 +1,4 @@
-// Package leak finds goroutines that outlive a test.
+// Package leak finds goroutines and processes that outlive a test.
 package leak
 
 import (

@@ -36,6 +36,25 @@ func Freeze(pid int) (thaw func()) {
 	return func() { resume(all) }
 }
 
+// FreezeOne is Freeze for one process, and not what it has started.
+func FreezeOne(pid int) (thaw func(), err error) {
+	s, ok := read(fmt.Sprintf("/proc/%d/stat", pid))
+	if !ok {
+		return nil, os.ErrProcessDone
+	}
+	thaw = func() { resume([]process{s.process}) }
+	if err := s.process.signal(syscall.SIGSTOP); err != nil {
+		return nil, err
+	}
+	for began := time.Now(); !s.process.still("TtZX"); time.Sleep(time.Millisecond) {
+		if time.Since(began) > settle {
+			thaw()
+			return nil, errors.New("it does not stop")
+		}
+	}
+	return thaw, nil
+}
+
 // descent are the processes and all their descendants, parents first.
 func descent(pids ...int) []process {
 	var roots []process

@@ -2,7 +2,10 @@
 
 package proc
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 const settle = time.Duration(0)
 
@@ -13,6 +16,9 @@ func Tree(int) []int { return nil }
 
 // Freeze does nothing elsewhere than on Linux.
 func Freeze(int) (thaw func()) { return func() {} }
+
+// FreezeOne works on Linux only.
+func FreezeOne(int) (thaw func(), err error) { return nil, errors.ErrUnsupported }
 
 func descent(...int) []process                { return nil }
 func halt(all []process) ([]process, error)   { return all, nil }

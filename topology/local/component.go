@@ -75,6 +75,16 @@ func (s *Stack) PID(component string) (int, error) {
 // Signal sends a signal to a component. What it ends is started again: a database by its Patroni, everything else by
 // the stack.
 func (s *Stack) Signal(component string, sig syscall.Signal) error {
+	u, err := s.unit(component)
+	if err != nil {
+		return err
+	}
+	if component == u.Command.Name { // so that what it ends is not taken for a program that does not work
+		if err := u.Signal(sig); err != nil {
+			return fmt.Errorf("local: %w", err)
+		}
+		return nil
+	}
 	pid, err := s.PID(component)
 	if err != nil {
 		return err
@@ -175,7 +185,7 @@ func (s *Stack) freezePart(component, part string, pid int) error {
 		s.thaw[component] = proc.Freeze(pid)
 		return nil
 	}
-	thaw, err := freezeOne(pid)
+	thaw, err := proc.FreezeOne(pid)
 	if err != nil {
 		return fmt.Errorf("local: %s (process %d): %w", component, pid, err)
 	}

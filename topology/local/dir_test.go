@@ -7,12 +7,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgconvoy/pgconvoy/internal/leak"
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
 // TestDirKept: a stack in a folder of the caller's comes back with its data, on other ports.
 func TestDirKept(t *testing.T) {
-	r := Runner{Dir: filepath.Join(openTempDir(t), "stack")}
+	r := Runner{Dir: filepath.Join(leak.TempDir(t), "stack")}
 	spec := topology.Spec{Nodes: topology.NodesNamed(1), Poolers: topology.PoolersNamed(1, 1)}
 	for _, sql := range []string{"CREATE TABLE kept AS SELECT 42 AS answer", "DROP TABLE kept"} {
 		run(t, r, spec, func(ctx context.Context, s *Stack) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgconvoy/pgconvoy/internal/leak"
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
@@ -68,7 +69,7 @@ func TestBadInput(t *testing.T) {
 
 // TestFolderOfAnotherCluster: a stack's folder is taken again only for the same cluster, and by one stack at a time.
 func TestFolderOfAnotherCluster(t *testing.T) {
-	dir := filepath.Join(openTempDir(t), "stack")
+	dir := filepath.Join(leak.TempDir(t), "stack")
 	f, err := openFolder(dir, "/service/a")
 	if err != nil {
 		t.Fatal(err)

@@ -2,9 +2,7 @@ package local
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,7 +27,7 @@ func run(t *testing.T, r Runner, spec topology.Spec, fn func(ctx context.Context
 	t.Helper()
 	requirePrograms(t)
 	leak.Check(t)
-	tmp := openTempDir(t)
+	tmp := leak.TempDir(t)
 	t.Setenv("TMPDIR", tmp)
 	r.Progress = func(what string) { t.Logf("waiting for %s", what) }
 	defer checkClean(t, tmp) // also after a panic
@@ -38,47 +36,14 @@ func run(t *testing.T, r Runner, spec topology.Spec, fn func(ctx context.Context
 	}
 }
 
-// openTempDir is a temporary folder that the databases' user can get to.
-func openTempDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
 func checkClean(t *testing.T, tmp string) {
 	t.Helper()
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("files are left: %v %v", left, err)
 	}
-	if left := processesOf(t, tmp); len(left) > 0 {
+	if left := leak.Processes(t, tmp); len(left) > 0 {
 		t.Errorf("processes are left: %v", left)
 	}
-}
-
-// processesOf lists the processes that have a folder's name in their command line or work in it.
-func processesOf(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for _, e := range entries {
-		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil || e.Name() == fmt.Sprint(os.Getpid()) {
-			continue
-		}
-		cwd, _ := os.Readlink(filepath.Join("/proc", e.Name(), "cwd")) // gone meanwhile
-		if strings.Contains(string(cmdline), dir) || strings.HasPrefix(cwd, dir) {
-			found = append(found, e.Name()+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
-		}
-	}
-	return found
 }
 
 // TestOwnEtcd: a small stack on an etcd of the caller's takes a free path and leaves nothing there.
@@ -92,7 +57,8 @@ func TestOwnEtcd(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	runner := Runner{Etcd: []string{strings.TrimPrefix(server.Endpoint(), "http://")}}
+	byName := strings.Replace(server.Endpoint(), "http://127.0.0.1", "localhost", 1)
+	runner := Runner{Etcd: []string{byName}}
 	spec := topology.Spec{Path: "/own/shop", Nodes: topology.NodesNamed(1), Poolers: topology.PoolersNamed(1, 0)}
 	run(t, runner, spec, func(ctx context.Context, s *Stack) error {
 		if err := ping(ctx, s.WriteDSN()); err != nil {

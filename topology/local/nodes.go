@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,9 +80,9 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := hostsOf(endpoints)
-	if err != nil {
-		return nil, fmt.Errorf("local: etcd: %w", err)
+	var hosts []string
+	for _, e := range endpoints {
+		hosts = append(hosts, strings.TrimPrefix(e, "http://"))
 	}
 	sec, at := s.folder.secrets, s.wiring.nodes[n.Name]
 	parameters := map[string]string{
@@ -108,7 +107,7 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 			Listen: n.API, ConnectAddress: at.api,
 			Authentication: &patroni.Credentials{Username: restUser, Password: sec.REST},
 		},
-		Etcd3: &patroni.Etcd3Config{Hosts: texts(hosts), UseProxies: s.wiring.via != nil},
+		Etcd3: &patroni.Etcd3Config{Hosts: hosts, UseProxies: s.wiring.via != nil},
 		Bootstrap: patroni.BootstrapConfig{
 			DCS: dynamic, InitDB: s.initdb(), PostBootstrap: bootstrap,
 		},
@@ -135,14 +134,6 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 		}
 	}
 	return c.YAML()
-}
-
-func texts(addrs []netip.AddrPort) []string {
-	var out []string
-	for _, a := range addrs {
-		out = append(out, a.String())
-	}
-	return out
 }
 
 func (s *Stack) initdb() []any {

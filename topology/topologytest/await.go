@@ -23,7 +23,9 @@ func Routed(v topology.View) bool {
 
 // Whole reports whether nothing is missing: all nodes stream, a synchronous standby is there, all poolers are routed
 // where they belong, and Envoy serves them.
-func (s *Stack) Whole(v topology.View) bool { return s.r.Ready(v) && Routed(v) }
+func (s *Stack) Whole(v topology.View) bool { return s.whole(v) }
+
+func (u *running) whole(v topology.View) bool { return u.r.Ready(v) && Routed(v) }
 
 // Await returns when a view of the stack satisfies done, for example [Routed] or [Stack.Whole]. It fails the test after
 // [Options.Limit].

@@ -2,8 +2,6 @@ package topologytest_test
 
 import (
 	"errors"
-	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -252,29 +250,5 @@ func TestMisuse(t *testing.T) {
 // fatal runs what fails a test, for another test than this one, and returns what it said.
 func fatal(t *testing.T, s *topologytest.Stack, do func(tb testing.TB, s *topologytest.Stack)) string {
 	t.Helper()
-	f := &failing{TB: t}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do(f, s.For(f))
-	}()
-	<-done
-	for _, c := range slices.Backward(f.cleanups) {
-		c()
-	}
-	return f.said
-}
-
-// failing is a test that fails for itself.
-type failing struct {
-	testing.TB
-	said     string
-	cleanups []func()
-}
-
-func (f *failing) Cleanup(c func()) { f.cleanups = append(f.cleanups, c) }
-
-func (f *failing) Fatalf(format string, args ...any) {
-	f.said = fmt.Sprintf(format, args...)
-	runtime.Goexit()
+	return apart(t, func(tb testing.TB) { do(tb, s.For(tb)) }).said
 }

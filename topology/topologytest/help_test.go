@@ -2,6 +2,9 @@ package topologytest_test
 
 import (
 	"context"
+	"fmt"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -56,4 +59,36 @@ func pooler(v topology.View, name string) topology.PoolerView {
 		}
 	}
 	return topology.PoolerView{}
+}
+
+// apart runs a test of its own, which may fail, and returns how it ended.
+func apart(t *testing.T, body func(tb testing.TB)) *ending {
+	t.Helper()
+	e := &ending{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		body(e)
+	}()
+	<-done
+	for _, c := range slices.Backward(e.cleanups) {
+		c()
+	}
+	return e
+}
+
+// ending is a test that says how it ended.
+type ending struct {
+	testing.TB
+	how, said string
+	cleanups  []func()
+}
+
+func (e *ending) Cleanup(c func())                  { e.cleanups = append(e.cleanups, c) }
+func (e *ending) Fatalf(format string, args ...any) { e.end("failed", format, args) }
+func (e *ending) Skipf(format string, args ...any)  { e.end("skipped", format, args) }
+
+func (e *ending) end(how, format string, args []any) {
+	e.how, e.said = how, fmt.Sprintf(format, args...)
+	runtime.Goexit()
 }

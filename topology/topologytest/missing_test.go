@@ -1,8 +1,6 @@
 package topologytest_test
 
 import (
-	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -16,29 +14,9 @@ func TestWithoutPrograms(t *testing.T) {
 	o := topologytest.Options{Backend: topologytest.Processes{Binaries: local.Binaries{Envoy: "/nowhere/envoy"}}}
 	for required, want := range map[string]string{"": "skipped", "1": "failed"} {
 		t.Setenv("PGCONVOY_REQUIRE", required)
-		e := &ending{TB: t}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			topologytest.Start(e, o)
-		}()
-		<-done
+		e := apart(t, func(tb testing.TB) { topologytest.Start(tb, o) })
 		if e.how != want || !strings.Contains(e.said, "/nowhere/envoy") || !strings.Contains(e.said, "make setup") {
 			t.Errorf("PGCONVOY_REQUIRE=%q: %s with %q, want it %s with the program and the command", required, e.how, e.said, want)
 		}
 	}
-}
-
-// ending is a test that says how it ended.
-type ending struct {
-	testing.TB
-	how, said string
-}
-
-func (e *ending) Fatalf(format string, args ...any) { e.end("failed", format, args) }
-func (e *ending) Skipf(format string, args ...any)  { e.end("skipped", format, args) }
-
-func (e *ending) end(how, format string, args []any) {
-	e.how, e.said = how, fmt.Sprintf(format, args...)
-	runtime.Goexit()
 }

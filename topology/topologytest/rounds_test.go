@@ -28,7 +28,8 @@ func TestRounds(t *testing.T) {
 			t.Fatalf("PGCONVOY_ROUNDS is %q, which is no number of rounds", n)
 		}
 	}
-	tmp := openTemp(t)
+	tmp := leak.TempDir(t)
+	t.Setenv("TMPDIR", tmp)
 	var starts, stops []time.Duration
 	for i := range rounds {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
@@ -51,8 +52,8 @@ func TestRounds(t *testing.T) {
 					}
 				}
 			}
-			if len(processesOf(t, tmp)) < 10 {
-				t.Errorf("the stack's processes are not found: %v", processesOf(t, tmp))
+			if len(leak.Processes(t, tmp)) < 10 {
+				t.Errorf("the stack's processes are not found: %v", leak.Processes(t, tmp))
 			}
 			memory := segmentsOf(t, tmp)
 			if len(memory) != 3 {
@@ -71,7 +72,7 @@ func TestRounds(t *testing.T) {
 					t.Errorf("the shared memory segment %s is left", id)
 				}
 			}
-			if left := processesOf(t, tmp); len(left) > 0 {
+			if left := leak.Processes(t, tmp); len(left) > 0 {
 				t.Errorf("processes are left: %v", left)
 			}
 			if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
@@ -102,19 +103,6 @@ func TestSideBySide(t *testing.T) {
 			}
 		})
 	}
-}
-
-// openTemp is a folder for temporary files that the databases' user can get to.
-func openTemp(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Setenv("TMPDIR", dir)
-	return dir
 }
 
 // portsOf are the addresses at which a whole stack listens.
@@ -177,25 +165,4 @@ func isSegment(t *testing.T, id string) bool {
 		}
 	}
 	return false
-}
-
-// processesOf lists the processes that have a folder's name in their command line, or work in it.
-func processesOf(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for _, e := range entries {
-		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil || e.Name() == fmt.Sprint(os.Getpid()) {
-			continue
-		}
-		cwd, _ := os.Readlink(filepath.Join("/proc", e.Name(), "cwd")) // gone meanwhile
-		if strings.Contains(string(cmdline), dir) || strings.HasPrefix(cwd, dir) {
-			found = append(found, e.Name()+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
-		}
-	}
-	return found
 }

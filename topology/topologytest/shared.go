@@ -55,7 +55,6 @@ func (s *Shared) Main(m *testing.M) int {
 // Start waits for the test's turn, which lasts until the test ends, and gives it the stack.
 func (s *Shared) Start(t testing.TB) *Stack {
 	t.Helper()
-	requirePrograms(t, s.Options)
 	s.turn.Lock()
 	t.Cleanup(s.turn.Unlock)
 	if s.u != nil {
@@ -68,6 +67,7 @@ func (s *Shared) Start(t testing.TB) *Stack {
 		}
 	}
 	if s.u == nil {
+		requirePrograms(t, s.Options)
 		var err error
 		if s.u, err = launch(t.Context(), s.Options, "shared"); err != nil {
 			s.end(t)
@@ -97,7 +97,7 @@ func (u *running) reset(ctx context.Context) error {
 	var primary string
 	if err := u.await(ctx, func(v topology.View) bool {
 		primary = v.Leadership.Member
-		return u.r.Ready(v) && Routed(v)
+		return u.whole(v)
 	}); err != nil {
 		return err
 	}

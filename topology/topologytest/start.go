@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgconvoy/pgconvoy/internal/proc"
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
@@ -83,6 +84,7 @@ type running struct {
 
 	ctx  context.Context // of the stack: it ends when the stack fails
 	stop context.CancelFunc
+	up   chan struct{} // closed when r and ctx are there
 	done chan struct{} // closed when the stack is gone
 	err  error         // of the stack, after done
 
@@ -97,7 +99,7 @@ func launch(ctx context.Context, o Options, name string) (*running, error) {
 	if err != nil {
 		return nil, fmt.Errorf("topologytest: %w", err)
 	}
-	u := &running{o: o, logs: logs, done: make(chan struct{}), marks: map[marker]bool{}}
+	u := &running{o: o, logs: logs, up: make(chan struct{}), done: make(chan struct{}), marks: map[marker]bool{}}
 	if u.file, err = os.Create(filepath.Join(logs, "test.log")); err != nil {
 		return nil, fmt.Errorf("topologytest: %w", errors.Join(err, os.RemoveAll(logs)))
 	}
@@ -111,12 +113,11 @@ func launch(ctx context.Context, o Options, name string) (*running, error) {
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx)) // a test's own context ends before its clean-up
 	u.stop = stop
-	ready := make(chan struct{})
 	go func() {
 		defer close(u.done)
 		u.err = o.backend().Run(life, c, func(ctx context.Context, r Running) error {
 			u.r, u.ctx = r, ctx
-			close(ready)
+			close(u.up)
 			<-ctx.Done()
 			return nil
 		})
@@ -124,7 +125,7 @@ func launch(ctx context.Context, o Options, name string) (*running, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.limit())
 	defer cancel()
 	select {
-	case <-ready:
+	case <-u.up:
 		return u, nil
 	case <-u.done:
 		return u, cmp.Or(u.err, errEnded)
@@ -144,7 +145,12 @@ func plain(r rune) rune {
 // end stops the stack and waits until nothing of it is left.
 func (u *running) end(t testing.TB) {
 	t.Helper()
-	failed := u.ctx != nil && u.ctx.Err() != nil // by itself
+	failed := false // by itself
+	select {
+	case <-u.up:
+		failed = u.ctx.Err() != nil
+	default:
+	}
 	u.stop()
 	<-u.done
 	if err := u.err; err != nil && !t.Failed() || failed {
@@ -175,26 +181,21 @@ func (u *running) report(t testing.TB) {
 		t.Logf("topologytest: %v", err)
 	}
 	for _, f := range files {
-		if end := tail(f, 12); end != "" {
+		if end := ends(f); end != "" {
 			t.Logf("%s ends with:\n%s", filepath.Base(f), end)
 		}
 	}
 	t.Logf("all logs of the stack are in %s", u.logs)
 }
 
-// tail is the end of a file.
-func tail(file string, lines int) string {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err.Error()
-	}
-	all := strings.Split(strings.TrimSpace(string(b)), "\n")
-	all = all[max(0, len(all)-lines):]
-	for i, line := range all {
-		const most = 240 // the whole line is in the file
+// ends is the end of a log, without the ends of long lines.
+func ends(log string) string {
+	const most = 240 // the whole line is in the file
+	lines := strings.Split(proc.Tail(log, 12), "\n")
+	for i, line := range lines {
 		if len(line) > most {
-			all[i] = line[:most] + " ..."
+			lines[i] = line[:most] + " ..."
 		}
 	}
-	return strings.Join(all, "\n")
+	return strings.Join(lines, "\n")
 }
