@@ -58,8 +58,9 @@ cross: ## build the packages that applications import for other systems
 	  GOOS=$$os GOARCH=amd64 go build $(CROSS_PACKAGES); \
 	done
 
-bench: setup ## every benchmark, once
-	@export PGCONVOY_HOME="$$(scripts/setup --print-home)"; go test -run '^$$' -bench . -benchmem ./...
+bench: ## every benchmark, once, with the real stores
+	@scripts/setup --stores
+	@export PGCONVOY_HOME="$$(scripts/setup --print-home)"; go test -run '^$$' -bench . -benchmem -timeout=30m ./...
 
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	@list="$$(go test -list '^Fuzz' ./...)"; \

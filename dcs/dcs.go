@@ -3,6 +3,7 @@ package dcs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 )
 
@@ -24,7 +25,9 @@ type HeldError struct {
 	Holder Entry // the holder's entry as read after the refusal; its Value is what the holder wrote
 }
 
-func (e *HeldError) Error() string { return "dcs: " + e.Holder.Key + " is held by somebody else" }
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("dcs: %s is held by somebody else, who wrote %.100q", e.Holder.Key, e.Holder.Value)
+}
 
 // Version identifies one state of one key. It is comparable; the zero value means "the key does not exist".
 // The numbers are the store's own: compare them for equality, and Created also for order, as a fencing token.
@@ -42,25 +45,32 @@ type Entry struct {
 
 // Reader reads a directory and follows it. It cannot write, by type.
 //
-// A dir is an absolute path without a trailing slash; it covers the keys below it and never its siblings:
-// "/service/demo" is not "/service/demo2". A key that equals dir is not part of it.
+// A dir is an absolute path without a trailing slash; see [CheckKey]. Package dcs/dcstest has a case for each of these
+// sentences. Implementations MUST keep them:
 //
-// Implementations MUST keep these sentences:
-//
-//  1. Get is linearizable per key: what was acknowledged before Get began is in the result. Keys may be from
-//     different moments; what must be atomic is one key.
-//  2. Get returns an error when the store cannot answer, never an empty snapshot instead.
-//  3. An element of Watch is the last confirmed content (a level, not an event). Equal elements may repeat.
-//  4. When the content cannot be confirmed, Watch yields it again with Stale set to the reason; it never yields
-//     less than it knew. Before the first confirmation Known is false.
-//  5. No key ever goes back to an older version within one Watch. (One exception: the store itself was replaced by
+//  1. Get MUST be linearizable per key: what was acknowledged before Get began, to whomever, is in the result. Keys may
+//     be from different moments; what is atomic is one key.
+//  2. Get MUST return an error when the store cannot answer, never an empty snapshot instead. A directory with nothing
+//     in it is Known and empty.
+//  3. An element of Watch MUST be the whole content of the directory as last confirmed (a level, not an event). The
+//     first confirmed one is the present content. Equal elements may repeat.
+//  4. When the content cannot be confirmed, Watch MUST yield it again with Stale set to the reason, and with At as it
+//     was; it never yields less than it knew. Before the first confirmation Known is false.
+//  5. No key may ever go back to an older version within one Watch. (One exception: the store itself was replaced by
 //     an older copy, restored or rebuilt. Then the content is what the store now says, with its lower versions.)
-//  6. After the last change the final state arrives within a bound, whatever happened in between.
-//  7. The content is re-confirmed by a linearizable read at a bounded interval, changed or not.
-//  8. A slow consumer gets the newest state; what lay between may be skipped.
+//  6. After the last change the final state MUST arrive within a bound, whatever happened in between: a lost
+//     connection, an event that never came, a leader that was killed, a lost quorum, a restart, a history that the
+//     store has forgotten.
+//  7. The content MUST be re-confirmed by a linearizable read at a bounded interval, changed or not: At advances.
+//  8. A slow consumer MUST get the newest state, and holds nobody up; what lay between may be skipped.
 //  9. A non-nil error is the last pair, with the last content: a bad argument, refused credentials, a client that the
-//     caller closed, or the cause of the end of ctx. Trouble with the store is Stale, not an error.
-//  10. Each range opens a watch of its own; leaving the loop closes it, and no goroutine outlives it.
+//     caller closed, or the cause of the end of ctx. Trouble with the store is Stale and MUST NOT be an error.
+//  10. Each range MUST open a watch of its own; leaving the loop closes it, and no goroutine outlives it. (A call that a
+//     client without contexts blocks in ends with its connection.)
+//  11. A dir MUST cover the keys below it, at any depth, and never its siblings: "/a" is not "/ab". A key that equals dir
+//     is not part of it.
+//  12. At MUST be read from this process's monotonic clock, before the read that confirms was sent or when the event came,
+//     and never be a time that the store tells: a clock that is set changes no age.
 type Reader interface {
 	Get(ctx context.Context, dir string) (Snapshot, error)
 	Watch(ctx context.Context, dir string) iter.Seq2[Snapshot, error]
@@ -70,23 +80,47 @@ type Reader interface {
 //
 // Implementations MUST keep these sentences:
 //
-//  1. Put writes only if the key is at version prev (zero: only if it does not exist), else ErrConflict.
-//  2. Put returns the version that it wrote.
-//  3. Put never changes the lease that a key belongs to.
-//  4. Delete removes only if the key is at version prev, else ErrConflict; a key that is absent is a conflict.
-//  5. When the outcome is not known the error is ErrUnknown; nothing is ever sent twice.
+//  1. Put MUST write only if the key is at version prev, in both its numbers (zero: only if it does not exist), else
+//     ErrConflict.
+//  2. Put MUST return the version that it wrote.
+//  3. Put MUST NOT change the lease that a key belongs to. (Through the writer of a lease it does: [Store].)
+//  4. Delete MUST remove only if the key is at version prev, else ErrConflict; a key that is absent is a conflict.
+//  5. When the outcome is not known the error MUST be ErrUnknown, and nothing may ever be sent twice. What was sent may
+//     still arrive later. Every other error means that nothing was changed and nothing will be.
+//  6. A version MUST NOT come back: Modified changes with every write, Created grows with every re-creation, so that a
+//     version read before a deletion is a conflict for ever. (One exception: the store was replaced by an older copy.)
+//  7. A key that [CheckKey] accepts and a value of up to [MaxValue] bytes MUST be stored and read back byte for byte. A
+//     key may have others below it. What is not accepted is refused with ErrInvalid and its name, before it is sent; a
+//     store may so refuse a value that is too large for a lease's writer.
+//  8. A call MUST end within a bound, its context's or the back end's own. Under a context that has ended nothing is
+//     sent, and the error has its cause.
+//  9. An error MUST name the key or the directory that was asked for.
 type Writer interface {
 	Put(ctx context.Context, key string, value []byte, prev Version) (Version, error)
 	Delete(ctx context.Context, key string, prev Version) error
 }
 
-// Store is a configuration store.
+// Store is a configuration store. Lease runs fn with a lease of the back end's TTL; w writes as a [Writer] does, for
+// the lease.
 //
-// Lease runs fn with a lease of the back end's TTL. Keys that fn puts through w belong to the lease and go with it.
-// fn's context ends with cause ErrLeaseLost before the store may give the keys away, judged by this process's
-// monotonic clock. The lease is released when fn returns, fails or panics, also when ctx has ended; after that w writes
-// nothing (ErrLeaseLost). A release that fails is no error: the lease runs out. Lease returns fn's error, or the
-// reason why no lease was had.
+// A key that belongs to a lease has no others below it (ZooKeeper cannot have them).
+//
+// Implementations MUST keep these sentences:
+//
+//  1. A key that fn puts through w MUST belong to the lease and go with it, also one that belonged to another lease or
+//     to none; other keys stay.
+//  2. fn's context MUST end with cause ErrLeaseLost before the store may give the keys away, judged by this process's
+//     monotonic clock from before the last renewal that succeeded was sent, and at once when the store says that the
+//     lease is over.
+//  3. The lease MUST be released when fn returns, fails or panics, also when ctx has ended. A release that fails is no
+//     error: the lease runs out.
+//  4. After the end of the lease w MUST write nothing: a late Put fails with ErrLeaseLost, or with ErrConflict where the
+//     key is not at prev either; one that was on its way changes nothing when it arrives.
+//  5. Trouble shorter than the TTL MUST NOT end a lease: a lost connection, a restart of the servers.
+//  6. Lease MUST return fn's error, or the reason why no lease was had, within a bound and without a call of fn. If fn
+//     fails with the end of its context and the lease was lost, the error is ErrLeaseLost too.
+//  7. Leases MUST NOT depend on each other: they may nest, and the release of one leaves the others as they are. So does
+//     the loss of one, unless a client has but one to lose (ZooKeeper's session); other clients' leases live on.
 type Store interface {
 	Reader
 	Writer

@@ -18,6 +18,43 @@
 //
 // A watch runs in a loop and cannot be part of a select; [Latest] makes a channel of it that holds the newest element.
 //
+// # The contract
+//
+// [Reader], [Writer], [Store] and [Lock] have it in numbered sentences. Each is proved by cases of package dcs/dcstest,
+// which every back end here passes against real servers that are cut off, silent, killed, restarted and restored.
+//
+// An error of a write is one of three kinds. [ErrConflict], [ErrInvalid], [ErrLeaseLost] and every other one that is not
+// the next say that nothing was changed. [ErrUnknown] says that there was no answer: the change may have been made, and
+// may even be on its way still. It is never sent again. Read the key, and go on from the version that it has: a late
+// arrival is then a conflict.
+//
+// # What the stores do
+//
+// The numbers of a [Version] are the store's own, and so are some habits behind the same contract:
+//
+//	                        etcd              Consul              ZooKeeper          memory
+//	Version.Created         CreateRevision    CreateIndex         Czxid              a counter
+//	Version.Modified        ModRevision       ModifyIndex         data version       the same counter
+//	Modified of a new key   = Created         = Created           begins anew        = Created
+//	compared by             the store, both   Modified; Created   data version;      the store, both
+//	                                          by a read before    Czxid by a read
+//	a lease is              a lease           a session           the connection's   a lease
+//	                                                              session
+//	TTL                     from 1 s,         10 s to 24 h,       the session        any
+//	                        whole seconds     ended up to 2x      timeout
+//	                                          later
+//	a plain Put to a        keeps its lease   keeps its session   keeps its owner    keeps its lease
+//	leased key
+//	a leased Put to a key   changes its       deletes and makes   deletes and makes  changes its
+//	of another lease        lease             it anew: Created    it anew: Created   lease
+//	                                          grows               grows
+//	keys below a key        yes               yes                 not below a leased yes
+//	                                                              one; it cannot be
+//	                                                              deleted then
+//	a large leased value    yes               refused             yes                yes
+//
+// So compare whole versions, take Created alone for a fencing token, and put nothing below a leased key.
+//
 // A back end of your own implements [Store], builds its snapshots with [NewSnapshot], [Snapshot.With],
 // [Snapshot.Without] and [Snapshot.Renew], and proves itself with package dcs/dcstest.
 package dcs

@@ -8,8 +8,9 @@ import (
 // MaxValue is the largest value that every store accepts, in bytes (Consul's limit).
 const MaxValue = 512 << 10
 
-// CheckKey refuses what is not an absolute, clean path: it starts with a slash, has no empty, "." or ".." element,
-// no control character and at most 512 bytes. The error is ErrInvalid and names the field.
+// CheckKey refuses what some store would not take: a key is an absolute, clean path. It starts with a slash, has no
+// empty, "." or ".." element and at most 512 bytes; its characters are those of Unicode's first plane, without control
+// characters, private ones and specials (ZooKeeper's rule). The error is ErrInvalid and names the field.
 func CheckKey(field, key string) error {
 	bad := func(why string) error { return fmt.Errorf("%w: %s %q %s", ErrInvalid, field, key, why) }
 	switch {
@@ -25,10 +26,15 @@ func CheckKey(field, key string) error {
 			return bad("has an empty, \".\" or \"..\" element")
 		}
 	}
-	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }) {
-		return bad("has a control or invalid character")
+	if strings.ContainsFunc(key, refused) {
+		return bad("has a control, private or invalid character, or one beyond U+FFEF")
 	}
 	return nil
+}
+
+// refused also catches what is not UTF-8, which is read as U+FFFD.
+func refused(r rune) bool {
+	return r < ' ' || r >= 0x7f && r <= 0x9f || r >= 0xe000 && r <= 0xf8ff || r >= 0xfff0
 }
 
 // CheckValue refuses a value that some store would not take.

@@ -44,3 +44,35 @@ func TestLockNeedsADirectory(t *testing.T) {
 		}
 	}
 }
+
+// Whoever does not get the lock learns which one, and from whom.
+func TestLockSaysWhichAndWhose(t *testing.T) {
+	store := memory.New()
+	why := errors.New("why")
+	store.SetDown(why)
+	err := dcs.Lock(t.Context(), store, "/a/lock", nil, nil)
+	if !errors.Is(err, why) || !strings.Contains(err.Error(), "/a/lock: not held") {
+		t.Error(err)
+	}
+	store.SetDown(nil)
+	holder := strings.Repeat("somebody\n", 100)
+	err = dcs.Lock(t.Context(), store, "/a/lock", []byte(holder), func(ctx context.Context, _ dcs.Writer, _ dcs.Version) error {
+		return dcs.Lock(ctx, store, "/a/lock", nil, nil)
+	})
+	refusal, ok := errors.AsType[*dcs.HeldError](err)
+	if !ok || string(refusal.Holder.Value) != holder {
+		t.Fatal(err)
+	}
+	if text := err.Error(); !strings.Contains(text, "/a/lock") || !strings.Contains(text, `"somebody\n`) || len(text) > 300 {
+		t.Error(text)
+	}
+}
+
+// A failure of fn is fn's, not the lock's.
+func TestLockReturnsWhatFnReturns(t *testing.T) {
+	why := errors.New("why")
+	err := dcs.Lock(t.Context(), memory.New(), "/a/lock", nil, func(context.Context, dcs.Writer, dcs.Version) error { return why })
+	if err != why { //nolint:errorlint // the very error
+		t.Error(err)
+	}
+}

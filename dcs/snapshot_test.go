@@ -145,19 +145,87 @@ func TestSnapshotAgainstAMap(t *testing.T) {
 	}
 }
 
-// Changed costs what changed: one key of a hundred must not be dearer than one of ten thousand by more than the depth.
+// A store that was replaced by a copy of its past may have given a version a second time.
+func TestSnapshotComparesValues(t *testing.T) {
+	at := time.Now()
+	a, b := entry("/a", 7), entry("/a", 7)
+	b.Value = []byte("of another history")
+	old := dcs.NewSnapshot(at, []dcs.Entry{a, entry("/b", 1)})
+	next := old.Renew(at, []dcs.Entry{b, entry("/b", 1)})
+	if e, _ := next.Get("/a"); string(e.Value) != string(b.Value) {
+		t.Errorf("renewed to %q", e.Value)
+	}
+	if got := slices.Collect(next.Changed(old)); !slices.Equal(got, []string{"/a"}) {
+		t.Errorf("changed is %v", got)
+	}
+}
+
+// Changed costs what changed, and not what there is. The floor knows what changed, and looks it up in both snapshots.
 func BenchmarkSnapshotChanged(b *testing.B) {
-	for _, n := range []int{100, 10_000} {
+	for _, n := range []int{100, 10_000, 90_000} {
 		all := make([]dcs.Entry, n)
 		for i := range all {
 			all[i] = entry(fmt.Sprintf("/k/%06d", i), 1)
 		}
 		old := dcs.NewSnapshot(time.Now(), all)
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			for b.Loop() {
-				next := old.With(entry("/k/000050", 2))
+		for _, k := range []int{1, 100} {
+			next, changed := old, make([]string, k)
+			for i := range changed {
+				e := entry(all[rand.N(n)].Key, uint64(2+i))
+				next, changed[i] = next.With(e), e.Key
+			}
+			run := func(what string, f func() int) {
+				b.Run(fmt.Sprintf("%s/%d of %d", what, k, n), func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						if f() == 0 {
+							b.Fatal("nothing changed")
+						}
+					}
+				})
+			}
+			run("Changed", func() (found int) {
 				for range next.Changed(old) {
+					found++
 				}
+				return found
+			})
+			run("floor", func() (found int) {
+				for _, key := range changed {
+					was, _ := old.Get(key)
+					if is, _ := next.Get(key); is.Version != was.Version {
+						found++
+					}
+				}
+				return found
+			})
+		}
+	}
+}
+
+// BenchmarkSnapshotWith is what an event costs. The floor writes into a map, which nobody can share.
+func BenchmarkSnapshotWith(b *testing.B) {
+	for _, n := range []int{100, 10_000, 90_000} {
+		all := make([]dcs.Entry, n)
+		for i := range all {
+			all[i] = entry(fmt.Sprintf("/k/%06d", i), 1)
+		}
+		b.Run(fmt.Sprintf("With/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			s := dcs.NewSnapshot(time.Now(), all)
+			for b.Loop() {
+				s = s.With(all[rand.N(n)])
+			}
+		})
+		b.Run(fmt.Sprintf("floor/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			m := map[string]dcs.Entry{}
+			for _, e := range all {
+				m[e.Key] = e
+			}
+			for b.Loop() {
+				e := all[rand.N(n)]
+				m[e.Key] = e
 			}
 		})
 	}

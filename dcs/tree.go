@@ -1,6 +1,7 @@
 package dcs
 
 import (
+	"bytes"
 	"hash/maphash"
 	"strings"
 )
@@ -134,7 +135,11 @@ func (n *node) below(prefix string, yield func(Entry) bool) bool {
 		n.right.below(prefix, yield)
 }
 
-// diff yields the keys whose versions differ between a and b, sorted. Shared parts are not entered.
+// same reports whether two entries of one key are equal. Of a store that was replaced by a copy of its past, the versions
+// of another history may meet those of the present one; the values of shared entries are compared by address alone.
+func same(a, b *node) bool { return a.Version == b.Version && bytes.Equal(a.Value, b.Value) }
+
+// diff yields the keys whose entries differ between a and b, sorted. Shared parts are not entered.
 func diff(a, b *node, yield func(string) bool) bool {
 	switch {
 	case a == b:
@@ -145,7 +150,7 @@ func diff(a, b *node, yield func(string) bool) bool {
 		return a.below("", func(e Entry) bool { return yield(e.Key) })
 	case a.Key == b.Key:
 		return diff(a.left, b.left, yield) &&
-			(a.Version == b.Version || yield(a.Key)) &&
+			(same(a, b) || yield(a.Key)) &&
 			diff(a.right, b.right, yield)
 	case a.above(b): // so a.Key is not in b
 		left, right := split(b, a.Key)

@@ -1,126 +1,113 @@
-// Package dcstest is the contract of package dcs as tests, for every back end, also for one of your own:
+// Package dcstest is the contract of package dcs as tests, for every back end, also for one of your own. Each case
+// proves sentences of [dcs.Reader], [dcs.Writer], [dcs.Store] or [dcs.Lock].
 //
-//	func TestStore(t *testing.T) {
-//		dcstest.TestStore(t, func(t *testing.T) dcs.Store { return mystore.New(connect(t)) })
+// A back end's test gives it a client of a real server, and the means to break the way there:
+//
+//	func TestContract(t *testing.T) {
+//		server := startServer(t) // one for all cases
+//		dcstest.TestStore(t, func(t *testing.T) (dcs.Store, dcstest.Faults) {
+//			proxy := startProxy(t, server.Addr())
+//			client, err := mystore.Dial(proxy.Addr())
+//			if err != nil {
+//				t.Fatal(err)
+//			}
+//			t.Cleanup(client.Close)
+//			return &mystore.Store{Client: client, TTL: 2 * time.Second}, dcstest.Faults{
+//				Cut:     func(*testing.T) func() { return proxy.Cut() },
+//				Mute:    func(*testing.T) func() { return proxy.HoldAnswers() },
+//				Halt:    func(*testing.T) func() { return proxy.HoldAll() },
+//				Expire:  func(t *testing.T, key string) { server.EndLeaseOf(t, key) },
+//				Restart: func(t *testing.T) { server.Stop(t); server.Start(t) },
+//			}
+//		})
 //	}
 //
-// It imports nothing but the standard library and package dcs.
+// Without any fault two cases of three run. A short TTL and a short interval of confirmation make the suite quick: most
+// of its time is waiting for these. With -short it makes fewer changes.
+//
+// The package imports nothing but the standard library and package dcs.
 package dcstest
 
 import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 )
 
-// within bounds every wait: far beyond what a healthy store needs.
-const within = time.Minute
+const (
+	// within bounds a case: far beyond what a healthy store needs, also one whose leases take 20 seconds to run out.
+	within = 2 * time.Minute
+	// atOnce is how many cases run side by side: most of them wait most of the time.
+	atOnce = 12
+)
 
-// TestStore runs every case as a subtest of t. open returns a store that can be reached; it is called once for each
-// case and may return the same store again, since each case works in a directory of its own.
-func TestStore(t *testing.T, open func(t *testing.T) dcs.Store) {
-	for _, c := range []struct {
-		name string
-		run  func(*fixture)
-	}{
-		{"DirectoryIsNotItsSibling", directoryIsNotItsSibling},
-		{"GetSeesWhatWasWritten", getSeesWhatWasWritten},
-		{"PutCreatesOnce", putCreatesOnce},
-		{"PutNeedsTheVersion", putNeedsTheVersion},
-		{"PutHasOneWinner", putHasOneWinner},
-		{"DeleteNeedsTheVersion", deleteNeedsTheVersion},
-		{"CreatedGrows", createdGrows},
-		{"ArgumentsAreChecked", argumentsAreChecked},
-		{"EndedContextChangesNothing", endedContextChangesNothing},
-		{"WatchBeginsWithTheLevel", watchBeginsWithTheLevel},
-		{"WatchFollows", watchFollows},
-		{"WatchMindsItsDirectory", watchMindsItsDirectory},
-		{"WatchIsSlowAndGetsTheNewest", watchIsSlowAndGetsTheNewest},
-		{"WatchNeverGoesBack", watchNeverGoesBack},
-		{"WatchEndsWithItsContext", watchEndsWithItsContext},
-		{"WatchLeavesNothing", watchLeavesNothing},
-		{"LeaseTakesItsKeysAlong", leaseTakesItsKeysAlong},
-		{"LeaseEndsOnErrorAndPanic", leaseEndsOnErrorAndPanic},
-		{"LeaseEndsWithItsContext", leaseEndsWithItsContext},
-		{"LeaseTakesOverAKey", leaseTakesOverAKey},
-		{"PlainPutKeepsTheLease", plainPutKeepsTheLease},
-		{"EndedLeaseWritesNothing", endedLeaseWritesNothing},
-		{"LockHasOneHolder", lockHasOneHolder},
-		{"LockTokensGrow", lockTokensGrow},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), within)
-			defer cancel()
-			c.run(&fixture{
-				T:     t,
-				ctx:   ctx,
-				Store: open(t),
-				dir:   fmt.Sprintf("/dcstest/%s-%08x", c.name, rand.Uint32()),
-			})
+// testCase is one named case of the suite.
+type testCase struct {
+	name   string
+	run    func(*fixture)
+	proves string   // the sentences of the contract: "Reader 4, Writer 5"
+	needs  []string // fields of Faults
+	alone  bool     // it counts goroutines, or every client suffers from it
+}
+
+// TestStore runs every case as a subtest of t. open returns a client of the store under test, which t ends, with the
+// means to break its path. It is called for each client that a case needs, from several goroutines; all clients see the
+// same store. Each case works in a directory of its own below /dcstest and leaves its keys there.
+//
+// When TestStore returns all cases and their clients have ended.
+func TestStore(t *testing.T, open func(t *testing.T) (dcs.Store, Faults)) {
+	var faults Faults
+	if !t.Run("Open", func(t *testing.T) { _, faults = open(t) }) {
+		return
+	}
+	var together, alone []testCase
+	for _, c := range cases() {
+		switch missing := faults.lacks(c.needs); {
+		case len(missing) > 0:
+			t.Logf("left out: %s needs %s", c.name, strings.Join(missing, ", "))
+		case c.alone:
+			alone = append(alone, c)
+		default:
+			together = append(together, c)
+		}
+	}
+	t.Logf("%d cases", len(together)+len(alone))
+	// Goroutines and not t.Parallel, which would run as many as there are processors.
+	room := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for _, c := range together {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			t.Run(c.name, func(t *testing.T) { c.test(t, open, within) })
 		})
 	}
-}
-
-// fixture is what a case works with. Its helpers end the case when the store fails.
-type fixture struct {
-	*testing.T
-	dcs.Store
-	ctx context.Context // the bound of the case
-	dir string          // used by nobody else
-}
-
-func (f *fixture) key(name string) string { return f.dir + "/" + name }
-
-func (f *fixture) put(w dcs.Writer, name, value string, prev dcs.Version) dcs.Version {
-	f.Helper()
-	v, err := w.Put(f.ctx, f.key(name), []byte(value), prev)
-	if err != nil {
-		f.Fatalf("put %s: %v", name, err)
-	}
-	return v
-}
-
-func (f *fixture) get(dir string) dcs.Snapshot {
-	f.Helper()
-	s, err := f.Store.Get(f.ctx, dir)
-	if err != nil {
-		f.Fatalf("get %s: %v", dir, err)
-	}
-	if !s.Known() || s.Stale != nil {
-		f.Fatalf("get %s: known %v, stale %v", dir, s.Known(), s.Stale)
-	}
-	return s
-}
-
-// want fails unless the snapshot holds exactly these keys and values below the fixture's directory.
-func (f *fixture) want(s dcs.Snapshot, pairs ...string) {
-	f.Helper()
-	if got, want := f.list(s), fmt.Sprint(pairs); got != want {
-		f.Fatalf("content is %v, want %v", got, want)
+	wg.Wait()
+	for _, c := range alone {
+		t.Run(c.name, func(t *testing.T) { c.test(t, open, within) })
 	}
 }
 
-func (f *fixture) list(s dcs.Snapshot) string {
-	got := []string{}
-	for e := range s.All(f.dir) {
-		got = append(got, e.Key[len(f.dir)+1:]+"="+string(e.Value))
+func (c testCase) test(t *testing.T, open func(t *testing.T) (dcs.Store, Faults), within time.Duration) {
+	// Not a deadline: a call under one has no need of the back end's own bound, which is to be tested.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	timer := time.AfterFunc(within, func() { cancel(fmt.Errorf("dcstest: not done within %v", within)) })
+	t.Cleanup(func() {
+		timer.Stop()
+		cancel(nil)
+	})
+	f := &fixture{
+		T:    t,
+		ctx:  ctx,
+		dir:  fmt.Sprintf("/dcstest/%s-%08x", c.name, rand.Uint32()),
+		open: open,
 	}
-	return fmt.Sprint(got)
-}
-
-// await ranges over a watch until its content is this.
-func (f *fixture) await(pairs ...string) {
-	f.Helper()
-	for s, err := range f.Watch(f.ctx, f.dir) {
-		if err != nil {
-			f.Fatalf("watch ended with %v before the content was %v; it is %v", err, pairs, f.list(s))
-		}
-		if s.Known() && s.Stale == nil && f.list(s) == fmt.Sprint(pairs) {
-			return
-		}
-	}
+	f.client = f.another()
+	c.run(f)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 )
@@ -13,9 +14,9 @@ func leaseTakesItsKeysAlong(f *fixture) {
 	err := f.Lease(f.ctx, func(_ context.Context, w dcs.Writer) error {
 		v := f.put(w, "mine", "1", dcs.Version{})
 		f.put(w, "mine", "2", v)
-		f.put(w, "mine/too", "1", dcs.Version{})
+		f.put(w, "too", "1", dcs.Version{})
 		f.put(f, "other", "1", dcs.Version{})
-		f.await("mine=2", "mine/too=1", "other=1")
+		f.await("mine=2", "other=1", "too=1")
 		return nil
 	})
 	if err != nil {
@@ -88,18 +89,113 @@ func leaseTakesOverAKey(f *fixture) {
 	}
 }
 
-// Put never changes the lease that a key belongs to.
+// Put never changes the lease that a key belongs to: neither its owner's nor a foreign one.
 func plainPutKeepsTheLease(f *fixture) {
+	other := f.another()
 	err := f.Lease(f.ctx, func(_ context.Context, w dcs.Writer) error {
 		v := f.put(w, "k", "1", dcs.Version{})
-		f.put(f, "k", "2", v)
-		f.await("k=2")
+		v = f.put(f, "k", "2", v)
+		v = f.put(other, "k", "3", v)
+		f.await("k=3")
+		f.put(w, "k", "4", v) // still its own
 		return nil
 	})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.await()
+}
+
+// A leased key that somebody else deletes and makes again is not the lease's any more.
+func recreatedKeyIsNobodys(f *fixture) {
+	other := f.another()
+	err := f.Lease(f.ctx, func(_ context.Context, w dcs.Writer) error {
+		f.remove(other, "k", f.put(w, "k", "mine", dcs.Version{}))
+		f.put(other, "k", "nobody's", dcs.Version{})
+		f.remove(w, "gone", f.put(w, "gone", "mine", dcs.Version{}))
+		return nil
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.await("k=nobody's")
+}
+
+// A writer of a lease compares versions as a plain one does.
+func leasedPutNeedsTheVersion(f *fixture) {
+	old := f.put(f, "k", "nobody's", dcs.Version{})
+	err := f.Lease(f.ctx, func(ctx context.Context, w dcs.Writer) error {
+		v := f.put(w, "k", "mine", old)
+		for _, wrong := range []dcs.Version{{}, old, {Created: v.Created}, {Created: v.Created + 1, Modified: v.Modified}} {
+			if _, err := w.Put(ctx, f.key("k"), []byte("x"), wrong); !errors.Is(err, dcs.ErrConflict) {
+				return fmt.Errorf("put at %v, key is at %v: %w", wrong, v, err)
+			}
+			if err := w.Delete(ctx, f.key("k"), wrong); !errors.Is(err, dcs.ErrConflict) {
+				return fmt.Errorf("delete at %v, key is at %v: %w", wrong, v, err)
+			}
+		}
+		if now, _ := f.get(f, f.dir).Get(f.key("k")); now.Version != v || string(now.Value) != "mine" {
+			return fmt.Errorf("the key is at %v %q, want %v", now.Version, now.Value, v)
+		}
+		return nil
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.await()
+}
+
+// A lease inside another one's life ends by itself, and leaves the other one's keys.
+func leasesNest(f *fixture) {
+	err := f.Lease(f.ctx, func(ctx context.Context, outer dcs.Writer) error {
+		f.put(outer, "outer", "1", dcs.Version{})
+		err := f.Lease(ctx, func(_ context.Context, inner dcs.Writer) error {
+			f.put(inner, "inner", "1", dcs.Version{})
+			f.await("inner=1", "outer=1")
+			return nil
+		})
+		f.await("outer=1")
+		f.put(outer, "outer2", "1", dcs.Version{})
+		return errors.Join(err, context.Cause(ctx))
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.await()
+}
+
+// Many leases of one client and of others live side by side.
+func manyLeasesLive(f *fixture) {
+	other, v := f.another(), f.follow(f)
+	var holders []*holder
+	var all, first []string
+	for i := range 16 {
+		from := f.client
+		if i%4 == 3 {
+			from = other
+		}
+		name := fmt.Sprintf("k%02d", i)
+		holders = append(holders, f.lease(from, name, "1"))
+		all = append(all, name+"=1")
+		if i%2 == 0 {
+			first = append(first, name+"=1")
+		}
+	}
+	v.until("complete", f.is(all...))
+	for i, h := range holders {
+		if i%2 == 1 {
+			if err := h.end(); err != nil {
+				f.Errorf("lease of %s: %v", h.key, err)
+			}
+		}
+	}
+	v.until("halved", f.is(first...))
+	for _, h := range holders {
+		if err := h.end(); err != nil {
+			f.Errorf("lease of %s: %v", h.key, err)
+		}
+	}
+	v.until("empty", f.is())
 }
 
 // A writer that outlives its lease cannot make a key that nobody owns.
@@ -114,46 +210,16 @@ func endedLeaseWritesNothing(f *fixture) {
 		f.Fatal(err)
 	}
 	f.await()
-	if _, err := late.Put(f.ctx, f.key("k"), []byte("2"), dcs.Version{}); !errors.Is(err, dcs.ErrLeaseLost) {
+	_, err = late.Put(f.ctx, f.key("k"), []byte("2"), dcs.Version{})
+	if !errors.Is(err, dcs.ErrLeaseLost) || !strings.Contains(err.Error(), f.key("k")) {
 		f.Fatalf("put after the end of the lease: %v", err)
 	}
-	f.await()
-}
-
-// While somebody holds a lock another is refused with the holder's entry.
-func lockHasOneHolder(f *fixture) {
-	err := dcs.Lock(f.ctx, f, f.key("lock"), []byte("me"), func(ctx context.Context, w dcs.Writer, held dcs.Version) error {
-		err := dcs.Lock(ctx, f, f.key("lock"), []byte("you"), func(context.Context, dcs.Writer, dcs.Version) error {
-			f.Error("two holders")
-			return nil
-		})
-		refusal, ok := errors.AsType[*dcs.HeldError](err)
-		if !ok || string(refusal.Holder.Value) != "me" || refusal.Holder.Version != held {
-			return fmt.Errorf("the second one got %w", err)
-		}
-		f.put(w, "lock", "still me", held)
-		return nil
-	})
-	if err != nil {
-		f.Fatal(err)
+	v := f.put(f, "k", "nobody's", dcs.Version{})
+	if _, err := late.Put(f.ctx, f.key("k"), []byte("2"), v); !errors.Is(err, dcs.ErrLeaseLost) {
+		f.Fatalf("put after the end of the lease: %v", err)
 	}
-	f.await()
-}
-
-// The fencing token grows with every holder.
-func lockTokensGrow(f *fixture) {
-	var last uint64
-	for range 3 {
-		err := dcs.Lock(f.ctx, f, f.key("lock"), nil, func(_ context.Context, _ dcs.Writer, held dcs.Version) error {
-			if held.Created <= last {
-				return fmt.Errorf("token %d after %d", held.Created, last)
-			}
-			last = held.Created
-			return nil
-		})
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.await()
+	if _, err := late.Put(f.ctx, f.key("k"), []byte("2"), dcs.Version{}); err == nil {
+		f.Fatal("put after the end of the lease")
 	}
+	f.await("k=nobody's")
 }

@@ -2,11 +2,9 @@ package dcstest
 
 import (
 	"bytes"
-	"context"
 	"errors"
+	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 )
@@ -17,9 +15,29 @@ func directoryIsNotItsSibling(f *fixture) {
 	f.put(f, "a/b/2", "y", dcs.Version{})
 	f.put(f, "ab", "z", dcs.Version{})
 	f.put(f, "ab2/3", "z", dcs.Version{})
-	f.want(f.get(f.key("a")), "a/1=x", "a/b/2=y")
-	f.want(f.get(f.key("ab")))
-	f.want(f.get(f.dir), "a/1=x", "a/b/2=y", "ab=z", "ab2/3=z")
+	f.want(f.get(f, f.key("a")), "a/1=x", "a/b/2=y")
+	f.want(f.get(f, f.key("ab")))
+	f.want(f.get(f, f.dir), "a/1=x", "a/b/2=y", "ab=z", "ab2/3=z")
+}
+
+// A directory with nothing in it is known and empty, also one that had something.
+func emptyDirectoryIsKnown(f *fixture) {
+	f.want(f.get(f, f.key("a"))) // fails unless it is known
+	f.remove(f, "a/1", f.put(f, "a/1", "x", dcs.Version{}))
+	f.want(f.get(f, f.key("a")))
+	f.want(f.get(f, f.dir))
+}
+
+// A key may have others below it, whichever came first.
+func keyHasOthersBelow(f *fixture) {
+	f.put(f, "a/1", "below", dcs.Version{})
+	a := f.put(f, "a", "above", dcs.Version{})
+	f.put(f, "b", "above", dcs.Version{})
+	f.put(f, "b/1", "below", dcs.Version{})
+	f.want(f.get(f, f.dir), "a=above", "a/1=below", "b=above", "b/1=below")
+	f.put(f, "a", "again", a)
+	f.want(f.get(f, f.key("a")), "a/1=below")
+	f.want(f.get(f, f.dir), "a=again", "a/1=below", "b=above", "b/1=below")
 }
 
 // What was acknowledged before Get began is in the result.
@@ -27,11 +45,24 @@ func getSeesWhatWasWritten(f *fixture) {
 	var v dcs.Version
 	for _, value := range []string{"", "1", strings.Repeat("long", 1000), "\x00\xff binary"} {
 		v = f.put(f, "k", value, v)
-		e, ok := f.get(f.dir).Get(f.key("k"))
+		e, ok := f.get(f, f.dir).Get(f.key("k"))
 		if !ok || !bytes.Equal(e.Value, []byte(value)) || e.Version != v || e.Key != f.key("k") {
 			f.Fatalf("read %q %v, wrote %q %v", e.Value, e.Version, value, v)
 		}
 	}
+}
+
+// What one client was told of as written the other one reads.
+func getSeesWhatAnotherWrote(f *fixture) {
+	writer, v := f.another(), dcs.Version{}
+	for i := range 30 {
+		v = f.put(writer, "k", fmt.Sprint(i), v)
+		if e, _ := f.get(f, f.dir).Get(f.key("k")); e.Version != v {
+			f.Fatalf("read %v %q after %v was acknowledged", e.Version, e.Value, v)
+		}
+	}
+	f.remove(writer, "k", v)
+	f.want(f.get(f, f.dir))
 }
 
 // Put with the zero version writes only if the key does not exist.
@@ -43,7 +74,7 @@ func putCreatesOnce(f *fixture) {
 	if _, err := f.Put(f.ctx, f.key("k"), []byte("second"), dcs.Version{}); !errors.Is(err, dcs.ErrConflict) {
 		f.Fatalf("second creation: %v", err)
 	}
-	f.want(f.get(f.dir), "k=first")
+	f.want(f.get(f, f.dir), "k=first")
 }
 
 // Put writes only if the key is at version prev, and returns the version that it wrote.
@@ -61,28 +92,7 @@ func putNeedsTheVersion(f *fixture) {
 	if _, err := f.Put(f.ctx, f.key("absent"), []byte("3"), v2); !errors.Is(err, dcs.ErrConflict) {
 		f.Fatalf("put to an absent key at %v: %v", v2, err)
 	}
-	f.want(f.get(f.dir), "k=2")
-}
-
-// Of many that write at one version one succeeds.
-func putHasOneWinner(f *fixture) {
-	v := f.put(f, "k", "0", dcs.Version{})
-	var won atomic.Int32
-	var wg sync.WaitGroup
-	for range 10 {
-		wg.Go(func() {
-			switch _, err := f.Put(f.ctx, f.key("k"), []byte("1"), v); {
-			case err == nil:
-				won.Add(1)
-			case !errors.Is(err, dcs.ErrConflict):
-				f.Errorf("put: %v", err)
-			}
-		})
-	}
-	wg.Wait()
-	if n := won.Load(); n != 1 {
-		f.Fatalf("%d writers succeeded at one version", n)
-	}
+	f.want(f.get(f, f.dir), "k=2")
 }
 
 // Delete removes only at version prev; an absent key is a conflict.
@@ -94,10 +104,8 @@ func deleteNeedsTheVersion(f *fixture) {
 			f.Fatalf("delete at %v, key is at %v: %v", wrong, v2, err)
 		}
 	}
-	if err := f.Delete(f.ctx, f.key("k"), v2); err != nil {
-		f.Fatalf("delete: %v", err)
-	}
-	f.want(f.get(f.dir))
+	f.remove(f, "k", v2)
+	f.want(f.get(f, f.dir))
 	for _, wrong := range []dcs.Version{{}, v2} {
 		if err := f.Delete(f.ctx, f.key("k"), wrong); !errors.Is(err, dcs.ErrConflict) {
 			f.Fatalf("delete of an absent key at %v: %v", wrong, err)
@@ -114,60 +122,22 @@ func createdGrows(f *fixture) {
 			f.Fatalf("created again at %v, after %v", v, last)
 		}
 		last = v
-		if err := f.Delete(f.ctx, f.key("k"), v); err != nil {
-			f.Fatalf("delete: %v", err)
-		}
+		f.remove(f, "k", v)
 	}
 }
 
-// What no store accepts is refused as ErrInvalid.
-func argumentsAreChecked(f *fixture) {
-	refused := func(what string, err error) {
-		f.Helper()
-		if !errors.Is(err, dcs.ErrInvalid) {
-			f.Errorf("%s: %v", what, err)
-		}
+// A version that was read before a deletion is a conflict for ever, also if the key was made again in the same way.
+func staleCompareAfterRecreation(f *fixture) {
+	v1 := f.put(f, "k", "1", dcs.Version{})
+	f.remove(f, "k", v1)
+	v2 := f.put(f, "k", "1", dcs.Version{})
+	if _, err := f.Put(f.ctx, f.key("k"), []byte("2"), v1); !errors.Is(err, dcs.ErrConflict) {
+		f.Errorf("put at %v, key was made again at %v: %v", v1, v2, err)
 	}
-	for _, bad := range []string{"", "a", "/a/", "//a", "/a/../b", "/a\n"} {
-		_, err := f.Get(f.ctx, bad)
-		refused("get "+bad, err)
-		_, err = f.Put(f.ctx, bad, nil, dcs.Version{})
-		refused("put "+bad, err)
-		refused("delete "+bad, f.Delete(f.ctx, bad, dcs.Version{Created: 1, Modified: 1}))
-		n := 0
-		for _, err := range f.Watch(f.ctx, bad) {
-			refused("watch "+bad, err)
-			n++
-		}
-		if n != 1 {
-			f.Errorf("watch %q yielded %d pairs, want the error alone", bad, n)
-		}
+	if err := f.Delete(f.ctx, f.key("k"), v1); !errors.Is(err, dcs.ErrConflict) {
+		f.Errorf("delete at %v, key was made again at %v: %v", v1, v2, err)
 	}
-	_, err := f.Put(f.ctx, f.key("k"), make([]byte, dcs.MaxValue+1), dcs.Version{})
-	refused("too large a value", err)
-	f.want(f.get(f.dir))
-}
-
-// Nothing is sent under a context that has ended, and the error says why it has.
-func endedContextChangesNothing(f *fixture) {
-	v := f.put(f, "k", "1", dcs.Version{})
-	why := errors.New("why")
-	ctx, cancel := context.WithCancelCause(f.ctx)
-	cancel(why)
-	check := func(what string, err error) {
-		f.Helper()
-		if !errors.Is(err, why) || errors.Is(err, dcs.ErrUnknown) {
-			f.Errorf("%s: %v", what, err)
-		}
+	if e, _ := f.get(f, f.dir).Get(f.key("k")); e.Version != v2 || string(e.Value) != "1" {
+		f.Errorf("the key is at %v %q, want %v", e.Version, e.Value, v2)
 	}
-	_, err := f.Put(ctx, f.key("k"), []byte("2"), v)
-	check("put", err)
-	check("delete", f.Delete(ctx, f.key("k"), v))
-	check("lease", f.Lease(ctx, func(context.Context, dcs.Writer) error {
-		f.Error("fn runs under a context that has ended")
-		return nil
-	}))
-	_, err = f.Get(ctx, f.dir)
-	check("get", err)
-	f.want(f.get(f.dir), "k=1")
 }

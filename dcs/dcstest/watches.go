@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -13,7 +11,7 @@ import (
 
 // The first element is the present content; that of an empty directory is known to be empty.
 func watchBeginsWithTheLevel(f *fixture) {
-	f.await()
+	f.await() // empty, and known to be
 	f.put(f, "a", "1", dcs.Version{})
 	f.put(f, "b", "2", dcs.Version{})
 	for s, err := range f.Watch(f.ctx, f.dir) {
@@ -25,23 +23,20 @@ func watchBeginsWithTheLevel(f *fixture) {
 	}
 }
 
-// After each change the state arrives; what is yielded equals what Get returns, version for version.
+// After each change by another client the state arrives; what is yielded equals what Get returns, version for version.
 func watchFollows(f *fixture) {
 	var v dcs.Version
+	w := f.another()
 	steps := []struct {
 		do   func()
 		want []string
 	}{
 		{func() {}, nil},
-		{func() { v = f.put(f, "k", "1", dcs.Version{}) }, []string{"k=1"}},
-		{func() { v = f.put(f, "k", "2", v) }, []string{"k=2"}},
-		{func() { f.put(f, "d/e", "x", dcs.Version{}) }, []string{"d/e=x", "k=2"}},
-		{func() {
-			if err := f.Delete(f.ctx, f.key("k"), v); err != nil {
-				f.Fatal(err)
-			}
-		}, []string{"d/e=x"}},
-		{func() { v = f.put(f, "k", "3", dcs.Version{}) }, []string{"d/e=x", "k=3"}},
+		{func() { v = f.put(w, "k", "1", dcs.Version{}) }, []string{"k=1"}},
+		{func() { v = f.put(w, "k", "2", v) }, []string{"k=2"}},
+		{func() { f.put(w, "d/e", "x", dcs.Version{}) }, []string{"d/e=x", "k=2"}},
+		{func() { f.remove(w, "k", v) }, []string{"d/e=x"}},
+		{func() { v = f.put(w, "k", "3", dcs.Version{}) }, []string{"d/e=x", "k=3"}},
 	}
 	steps[0].do()
 	i := 0
@@ -52,7 +47,7 @@ func watchFollows(f *fixture) {
 		if f.list(s) != fmt.Sprint(append([]string{}, steps[i].want...)) {
 			continue
 		}
-		now := f.get(f.dir)
+		now := f.get(f, f.dir)
 		for key := range s.Changed(now) {
 			f.Fatalf("%s differs between watch and get", key)
 		}
@@ -87,95 +82,6 @@ func watchMindsItsDirectory(f *fixture) {
 	}
 }
 
-// A slow consumer gets the newest state and not each one in between. On a busy machine news may come late by themselves,
-// one by one, when the consumer is free again; a watch that keeps them does so every time.
-func watchIsSlowAndGetsTheNewest(f *fixture) {
-	const writes, attempts = 50, 5
-	v := f.put(f, "k", "0", dcs.Version{})
-	var counts []int
-	for len(counts) < attempts {
-		n := 0
-		v, n = f.elements(v, writes)
-		if counts = append(counts, n); n <= writes/2 {
-			return
-		}
-	}
-	f.Fatalf("%v elements for %d writes each, made while the consumer was busy", counts, writes)
-}
-
-// elements counts what a consumer gets that is busy while writes are made, until it has the last one, whose version is
-// returned.
-func (f *fixture) elements(v dcs.Version, writes int) (last dcs.Version, n int) {
-	f.Helper()
-	for s, err := range f.Watch(f.ctx, f.dir) {
-		if err != nil {
-			f.Fatal(err)
-		}
-		if n++; n == 1 {
-			for i := range writes {
-				v = f.put(f, "k", fmt.Sprint(i+1), v)
-			}
-			// What an adversary could still be about to deliver has time to arrive.
-			f.await(fmt.Sprint("k=", writes))
-		}
-		if e, _ := s.Get(f.key("k")); e.Version == v {
-			break
-		}
-	}
-	return v, n
-}
-
-// No key ever goes back, and the final state arrives, whatever happens at the same time.
-func watchNeverGoesBack(f *fixture) {
-	const keys, writes = 4, 40
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for k := range keys {
-		wg.Go(func() {
-			name := fmt.Sprint("k", k)
-			var v dcs.Version
-			for i := range writes {
-				var err error
-				if i%7 == 6 {
-					if err = f.Delete(ctx, f.key(name), v); err == nil {
-						v = dcs.Version{}
-					}
-				}
-				if err == nil {
-					v, err = f.Put(ctx, f.key(name), fmt.Append(nil, i), v)
-				}
-				if err != nil {
-					f.Errorf("write %s: %v", name, err)
-					return
-				}
-			}
-		})
-	}
-	seen := make(map[string]dcs.Version)
-	for s, err := range f.Watch(ctx, f.dir) {
-		if err != nil {
-			f.Errorf("watch ended with %v at %v", err, f.list(s))
-			return
-		}
-		done := 0
-		for e := range s.All(f.dir) {
-			old := seen[e.Key]
-			if e.Version.Created < old.Created || e.Version.Created == old.Created && e.Version.Modified < old.Modified {
-				f.Errorf("%s went back from %v to %v", e.Key, old, e.Version)
-			}
-			seen[e.Key] = e.Version
-			if string(e.Value) == fmt.Sprint(writes-1) {
-				done++
-			}
-		}
-		if done == keys {
-			return
-		}
-	}
-}
-
 // The end of the context is the last pair, with its cause and the last content.
 func watchEndsWithItsContext(f *fixture) {
 	f.put(f, "k", "1", dcs.Version{})
@@ -201,26 +107,128 @@ func watchEndsWithItsContext(f *fixture) {
 	}
 }
 
-// Each range opens a watch of its own; leaving the loop closes it, and no goroutine outlives it.
-func watchLeavesNothing(f *fixture) {
-	f.put(f, "k", "1", dcs.Version{})
-	seq := f.Watch(f.ctx, f.dir)
-	f.await("k=1") // whatever a client starts on its first use
-	before := runtime.NumGoroutine()
-	for range 10 {
-		for s, err := range seq {
+// A version tells what happened while nobody looked: written back to what it was, deleted and made again.
+func versionTellsWhatWasMissed(f *fixture) {
+	a := f.put(f, "a", "A", dcs.Version{})
+	b := f.put(f, "b", "B", dcs.Version{})
+	first := true
+	for s, err := range f.Watch(f.ctx, f.dir) {
+		if err != nil {
+			f.Fatal(err)
+		}
+		if !fresh(s) {
+			continue
+		}
+		if first {
+			first = false
+			a = f.put(f, "a", "A", f.put(f, "a", "B", a))
+			f.remove(f, "b", b)
+			b = f.put(f, "b", "B", dcs.Version{})
+		}
+		if has(f.key("a"), a)(s) && has(f.key("b"), b)(s) {
+			f.want(s, "a=A", "b=B")
+			return
+		}
+	}
+}
+
+// A leader key that is put once, and kept by its lease alone, is in every element as it was put, whatever else changes.
+func leaderKeyIsNeverRewritten(f *fixture) {
+	const changes = 100
+	other := f.another()
+	h := f.lease(other, "leader", "n1")
+	n := 0
+	var beat dcs.Version
+	for s, err := range f.Watch(f.ctx, f.dir) {
+		if err != nil {
+			f.Fatal(err)
+		}
+		if e, ok := s.Get(h.key); s.Known() && (!ok || e.Version != h.held || string(e.Value) != "n1") {
+			f.Fatalf("the leader key is %v %q, %v; want %v", e.Version, e.Value, ok, h.held)
+		}
+		if e, _ := s.Get(f.key("beat")); fresh(s) && e.Version == beat {
+			if n++; n > changes {
+				break
+			}
+			sleep(f.ctx, 10*time.Millisecond)
+			beat = f.put(other, "beat", "", beat)
+		}
+	}
+	h.kept()
+	if err := h.end(); err != nil {
+		f.Error(err)
+	}
+	f.await("beat=")
+}
+
+// Watches of two directories and of the one above them do not mind each other.
+func watchesAreIndependent(f *fixture) {
+	one, two, all := f.key("one"), f.key("two"), f.follow(f)
+	f.put(f, "one/k", "1", dcs.Version{})
+	for s, err := range f.Watch(f.ctx, one) {
+		if err != nil {
+			f.Fatal(err)
+		}
+		if f.list(s) != "[one/k=1]" {
+			continue
+		}
+		written := false
+		for s, err := range f.Watch(f.ctx, two) {
 			if err != nil {
 				f.Fatal(err)
 			}
-			f.want(s, "k=1")
-			break
+			if f.is("two/k=2")(s) {
+				break
+			}
+			f.want(s) // nothing of its sibling
+			if fresh(s) && !written {
+				written = true
+				f.put(f, "two/k", "2", dcs.Version{})
+			}
+		}
+		break
+	}
+	all.until("both", f.is("one/k=1", "two/k=2"))
+	f.put(f, "one/k2", "1", dcs.Version{}) // the watch beside this one was left long ago
+	all.until("all", f.is("one/k=1", "one/k2=1", "two/k=2"))
+}
+
+// Many watches of one client at once all get the final state.
+func manyWatchesFollow(f *fixture) {
+	const watches = 40
+	var views []*view
+	for range watches {
+		views = append(views, f.follow(f))
+	}
+	v := f.put(f, "k", "1", dcs.Version{})
+	v = f.put(f, "k", "2", v)
+	for _, view := range views {
+		view.until("following", has(f.key("k"), v))
+	}
+}
+
+// At is of this process's monotonic clock, so that a clock that is set changes no age, and it is not in the future.
+func momentsAreMonotonic(f *fixture) {
+	before := time.Now()
+	check := func(what string, s dcs.Snapshot) {
+		f.Helper()
+		if at, now := s.At, time.Now(); !monotonic(at) || at.Before(before) || at.After(now) {
+			f.Errorf("%s: At is %v, asked at %v, had at %v", what, at, before, now)
 		}
 	}
-	for runtime.NumGoroutine() > before {
-		select {
-		case <-f.ctx.Done():
-			f.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())
-		case <-time.After(time.Millisecond):
+	check("get", f.get(f, f.dir))
+	n := 0
+	for s, err := range f.Watch(f.ctx, f.dir) {
+		if err != nil {
+			f.Fatal(err)
 		}
+		if !fresh(s) {
+			continue
+		}
+		check("watch", s)
+		if n++; n == 3 {
+			break
+		}
+		f.put(f, fmt.Sprint("k", n), "", dcs.Version{})
 	}
 }

@@ -202,7 +202,13 @@ func (s *Server) Close() error {
 		}
 		if s.etcd != nil {
 			handed := s.handOver()
-			s.calls.end()
+			select {
+			case <-s.calls.end():
+				// Close would give the leadership away once more, also one that came meanwhile from a member that has
+				// gone since, and wait for its heir.
+				s.etcd.Server.HardStop()
+			case <-time.After(time.Second):
+			}
 			s.etcd.Close()
 			<-handed
 		}
@@ -231,15 +237,18 @@ func (s *Server) handOver() (handed <-chan struct{}) {
 		close(done)
 		return done
 	}
-	// Close gives the leadership away and waits for the heir, also for one that has gone at the same time. A leader
-	// that has lost its majority is none any more, sooner than that.
+	// A courtesy, for as long as the cluster itself waits for the heir, which may have gone at the same time; and a leader
+	// that has lost its majority is none any more, which may come sooner.
 	go func() {
 		defer close(done)
-		_ = e.TryTransferLeadershipOnShutdown() // a courtesy
+		_ = e.TryTransferLeadershipOnShutdown()
 	}()
+	late := time.After(e.Cfg.ElectionTimeout())
 	for e.Lead() == uint64(e.MemberID()) {
 		select {
 		case <-done:
+			return done
+		case <-late:
 			return done
 		case <-time.After(time.Millisecond):
 		}

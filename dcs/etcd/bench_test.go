@@ -2,7 +2,9 @@ package etcd_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,10 +12,11 @@ import (
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
+	"github.com/pgconvoy/pgconvoy/dcs/etcd"
 )
 
-// BenchmarkDelivery measures how much later than a bare watch of the etcd client a Watch delivers the same change.
-// ns/op is one write with both deliveries; the custom figures are medians and the 99th percentile of the lag.
+// BenchmarkDelivery measures when a Watch delivers a change, and when a bare watch of the etcd client does that runs
+// beside it: the floor. ns/op is one write with both deliveries.
 func BenchmarkDelivery(b *testing.B) {
 	s := start(b, embedded.Config{})
 	ctx, cancel := context.WithCancel(b.Context())
@@ -50,22 +53,71 @@ func BenchmarkDelivery(b *testing.B) {
 	}()
 	<-ready
 
-	var bares, ours, lags []time.Duration
+	var bares, ours []time.Duration
 	var v dcs.Version
 	for b.Loop() {
 		begin := time.Now()
 		v = put(b, s.Store(), "k", "x", v)
-		t1, t2 := <-bareAt, <-oursAt
-		bares, ours, lags = append(bares, t1.Sub(begin)), append(ours, t2.Sub(begin)), append(lags, t2.Sub(t1))
+		bares, ours = append(bares, (<-bareAt).Sub(begin)), append(ours, (<-oursAt).Sub(begin))
 	}
 	at := func(d []time.Duration, percent int) float64 {
 		slices.Sort(d)
 		return float64(d[(len(d)-1)*percent/100].Nanoseconds()) / 1e3
 	}
-	b.ReportMetric(at(bares, 50), "bare-µs")
-	b.ReportMetric(at(ours, 50), "watch-µs")
-	b.ReportMetric(at(lags, 50), "lag-µs")
-	b.ReportMetric(at(lags, 99), "lag-p99-µs")
+	b.ReportMetric(at(bares, 50), "bare-p50-µs")
+	b.ReportMetric(at(ours, 50), "p50-µs")
+	b.ReportMetric(at(bares, 99), "bare-p99-µs")
+	b.ReportMetric(at(ours, 99), "p99-µs")
+	b.ReportMetric(at(ours, 99)/at(bares, 99), "p99-ratio")
 	cancel()
 	<-done
+}
+
+// BenchmarkConfirmation is one confirmation of a directory in which nothing changed. The floors are the reading of the
+// keys, which it cannot do without, and that of everything, which it does not do.
+func BenchmarkConfirmation(b *testing.B) {
+	for _, n := range []int{9, 9_000, 90_000} {
+		s := start(b, embedded.Config{})
+		var ops []clientv3.Op
+		for i := range n {
+			ops = append(ops, clientv3.OpPut(fmt.Sprintf("%s/production-%05d/members/%d", dir, i/9, i%9), strings.Repeat("x", 300)))
+			if len(ops) == 100 || i == n-1 {
+				if _, err := s.Client().Txn(b.Context()).Then(ops...).Commit(); err != nil {
+					b.Fatal(err)
+				}
+				ops = nil
+			}
+		}
+		get := func(opts ...clientv3.OpOption) {
+			if _, err := s.Client().Get(b.Context(), dir+"/", append(opts, clientv3.WithPrefix())...); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.Run(fmt.Sprintf("confirm/%d", n), func(b *testing.B) {
+			store := etcd.New(s.Client())
+			store.Reconfirm = time.Nanosecond
+			ctx, cancel := context.WithCancel(b.Context())
+			levels, wait := dcs.Latest(store.Watch(ctx, dir))
+			for s := range levels {
+				if s.Known() {
+					break
+				}
+			}
+			for b.Loop() {
+				<-levels
+			}
+			cancel()
+			_ = wait() // the end of ctx
+		})
+		b.Run(fmt.Sprintf("keys/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				get(clientv3.WithKeysOnly())
+			}
+		})
+		b.Run(fmt.Sprintf("all/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				get()
+			}
+		})
+	}
 }

@@ -1,39 +1,53 @@
 package etcd_test
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/dcstest"
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
+	"github.com/pgconvoy/pgconvoy/dcs/etcd"
+	"github.com/pgconvoy/pgconvoy/internal/leak"
+	"github.com/pgconvoy/pgconvoy/internal/storetest"
 )
 
-// Events alone keep the contract: no confirmation comes to their help.
-func TestContractByEvents(t *testing.T) {
-	s := start(t, embedded.Config{})
-	s.Store().Reconfirm = time.Hour
-	dcstest.TestStore(t, func(*testing.T) dcs.Store { return s.Store() })
+// Three servers, with every fault. (One server has them in the tests of package embedded.)
+func TestContract(t *testing.T) {
+	leak.Check(t)
+	servers := storetest.Etcd(t, 3)
+	dcstest.TestStore(t, func(t *testing.T) (dcs.Store, dcstest.Faults) {
+		paths := servers.Paths(t)
+		store := etcd.New(client(t, paths.Addrs(), alive))
+		store.TTL, store.Timeout, store.Reconfirm = 5*time.Second, 3*time.Second, time.Second
+		return store, servers.Faults(paths)
+	})
 }
+
+// alive is what the package says of the client's configuration.
+func alive(c *clientv3.Config) {
+	c.DialKeepAliveTime, c.DialKeepAliveTimeout = 5*time.Second, 2*time.Second
+}
+
+// Events alone keep the contract: no confirmation comes to their help.
+func TestContractByEvents(t *testing.T) { contract(t, time.Hour) }
 
 // Confirmations under way at every moment do not undo what events brought.
-func TestContractWithConfirmations(t *testing.T) {
-	s := start(t, embedded.Config{})
-	s.Store().Reconfirm = time.Microsecond
-	dcstest.TestStore(t, func(*testing.T) dcs.Store { return s.Store() })
-}
+func TestContractWithConfirmations(t *testing.T) { contract(t, time.Microsecond) }
 
-// start runs a server for the rest of the test.
-func start(t testing.TB, c embedded.Config) *embedded.Server {
-	t.Helper()
-	s, err := embedded.Start(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
+// contract is all of it that needs no fault.
+func contract(t *testing.T, reconfirm time.Duration) {
+	leak.Check(t)
+	s := start(t, embedded.Config{})
+	dcstest.TestStore(t, func(t *testing.T) (dcs.Store, dcstest.Faults) {
+		store := connect(t, []netip.AddrPort{address(s)})
+		if store.Reconfirm = reconfirm; strings.HasSuffix(t.Name(), "/WatchIsReconfirmed") {
+			store.Reconfirm = time.Second // what that case is about
 		}
+		return store, dcstest.Faults{}
 	})
-	return s
 }

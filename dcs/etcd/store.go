@@ -14,7 +14,6 @@ package etcd
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -33,7 +32,7 @@ type Store struct {
 	// Reconfirm is the interval at which a watch confirms its content by a linearizable read, changed or not, and
 	// checks that its stream of events is alive; zero: 10 seconds.
 	Reconfirm time.Duration
-	// Timeout bounds a call whose context has no deadline; zero: 5 seconds.
+	// Timeout bounds a call whose context has no deadline, and of a watch each request; zero: 5 seconds.
 	Timeout time.Duration
 
 	client *clientv3.Client
@@ -56,39 +55,18 @@ func New(client *clientv3.Client) *Store {
 	return &Store{client: client, kv: clientv3.NewKV(client), lease: clientv3.NewLease(client)}
 }
 
-// Get implements [dcs.Reader] with one read.
+// Get implements [dcs.Reader]: all entries are as of one moment. A large directory is read in pages.
 func (s *Store) Get(ctx context.Context, dir string) (dcs.Snapshot, error) {
 	if err := dcs.CheckKey("dir", dir); err != nil {
 		return dcs.Snapshot{}, err
 	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	c, err := s.read(ctx, dir)
+	c, err := s.read(ctx, dir, func() {})
 	if err != nil {
 		return dcs.Snapshot{}, err
 	}
 	return dcs.NewSnapshot(c.at, c.entries), nil
-}
-
-// content is a directory as of one revision.
-type content struct {
-	at       time.Time // before it was asked for
-	revision int64
-	entries  []dcs.Entry
-}
-
-func (s *Store) read(ctx context.Context, dir string) (content, error) {
-	c := content{at: time.Now()}
-	resp, err := s.kv.Get(ctx, dcs.Prefix(dir), clientv3.WithPrefix())
-	if err != nil {
-		return c, fmt.Errorf("etcd: read %s: %w%s", dir, because(ctx, err), s.connection())
-	}
-	c.revision = resp.Header.GetRevision()
-	c.entries = make([]dcs.Entry, len(resp.Kvs))
-	for i, kv := range resp.Kvs {
-		c.entries[i] = entry(kv)
-	}
-	return c, nil
 }
 
 // bound gives ctx the store's own deadline if it has none.

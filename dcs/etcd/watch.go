@@ -3,14 +3,11 @@ package etcd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
 
@@ -30,9 +27,10 @@ const (
 
 // Watch implements [dcs.Reader]: a linearizable read, then the events that follow its revision.
 //
-// It re-reads at every Reconfirm, at once when the connection is lost, after a compaction, and when the stream ends;
-// and it opens another stream when the present one has not come as far as a read did within Timeout. If the store
-// itself was replaced by an older copy (restored from a backup), the content becomes what the store now says.
+// It compares its content with the store's at every Reconfirm, after a compaction, and when the stream ends; it reads
+// everything again, at once, when the connection was lost. It opens another stream when the present one has not come as
+// far as a read did within Timeout. If the store itself was replaced by another one or by an older copy (restored from a
+// backup), the content becomes what the store now says.
 func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
 	return func(yield func(dcs.Snapshot, error) bool) {
 		var last dcs.Snapshot
@@ -65,9 +63,11 @@ type watch struct {
 	publish func(dcs.Snapshot) // never blocks
 	open    func(revision int64) *stream
 
-	snap dcs.Snapshot
-	base int64 // revision of the last read that snap is made from
-	seen int64 // highest revision in snap
+	snap  dcs.Snapshot
+	store uint64 // the etcd cluster that snap is from
+	base  int64  // revision of the last read that snap is made from
+	seen  int64  // highest revision in snap
+	large bool   // reading it takes a while
 
 	stream         *stream // nil: none
 	streamFailures int
@@ -77,8 +77,10 @@ type watch struct {
 	reading      bool
 	readSince    time.Time
 	readFailures int
+	readAll      bool              // the next read is of everything: who answers may be another
 	readSeen     int64             // seen when the read began
 	during       []*clientv3.Event // what came while it was under way
+	answered     chan struct{}     // a part of it has come; room for one
 	reads        chan result       // its outcome; room for one
 
 	// Moments at which something is due; zero: never.
@@ -91,6 +93,7 @@ type watch struct {
 
 type result struct {
 	content
+	all bool // it was to be of everything
 	err error
 }
 
@@ -103,7 +106,7 @@ func (w *watch) run(ctx context.Context) error {
 		w.tasks.Wait()
 	}()
 	defer cancel()
-	w.reads = make(chan result, 1)
+	w.reads, w.answered, w.readAll = make(chan result, 1), make(chan struct{}, 1), true
 	w.open = func(revision int64) *stream { return w.s.open(ctx, dcs.Prefix(w.dir), revision) }
 	lost := w.connectionLost(ctx)
 	timer := time.NewTimer(0)
@@ -136,8 +139,11 @@ func (w *watch) run(ctx context.Context) error {
 		case r := <-w.reads:
 			err = w.read(ctx, r)
 		case w.stream.events = <-opened:
+		case <-w.answered:
+			w.readSince = time.Now()
+			w.waitAt = w.readSince.Add(redialEvery)
 		case <-lost:
-			w.readAt = time.Now()
+			w.readAt, w.readAll = time.Now(), true
 		case <-timer.C:
 		}
 		if err != nil {
@@ -166,107 +172,30 @@ func (w *watch) due(ctx context.Context, now time.Time) {
 func (w *watch) startRead(ctx context.Context, now time.Time) {
 	w.reading, w.readSeen, w.during = true, w.seen, nil
 	w.readAt, w.readSince, w.waitAt = time.Time{}, now, now.Add(redialEvery)
-	st := w.stream
+	st, all, have := w.stream, w.readAll, known{w.store, w.seen, w.snap}
+	w.readAll = false
+	answered := func() {
+		select {
+		case w.answered <- struct{}{}:
+		default:
+		}
+	}
 	w.tasks.Go(func() {
 		// Require a leader: without one the answer is an error and not silence.
-		ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), w.timeout())
-		defer cancel()
-		c, err := w.s.read(ctx, w.dir)
-		w.reads <- result{c, err}
-		if err == nil && st != nil {
+		ctx := clientv3.WithRequireLeader(ctx)
+		r := result{all: all}
+		if all {
+			r.content, r.err = w.s.read(ctx, w.dir, answered)
+		} else {
+			r.content, r.err = w.s.confirm(ctx, w.dir, have, answered)
+		}
+		w.reads <- r
+		if r.err == nil && st != nil {
+			ctx, cancel := w.s.bound(ctx)
+			defer cancel()
 			st.progress(ctx) // must be answered with the read's revision or a later one
 		}
 	})
-}
-
-// read takes the outcome of a read.
-func (w *watch) read(ctx context.Context, r result) error {
-	during := w.during
-	w.reading, w.during, w.waitAt = false, nil, time.Time{}
-	if r.err != nil {
-		if ctx.Err() != nil {
-			return nil // the loop sees it
-		}
-		if hopeless(r.err) {
-			return r.err
-		}
-		w.readFailures++
-		w.readAt = time.Now().Add(backoff(w.readFailures))
-		w.stale(r.err)
-		w.s.redial()
-		return nil
-	}
-	w.readFailures = 0
-	w.readAt = time.Now().Add(jitter(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
-	confirmed := later(w.snap.At, r.at)
-	w.base, w.seen = r.revision, r.revision
-	w.snap = w.snap.Renew(r.at, r.entries)
-	if r.revision < w.readSeen {
-		// A linearizable read cannot be older than an event: the store was replaced by an older copy. A stream that
-		// waits for the next revision of the lost history would keep silent until the new one gets there.
-		w.closeStream()
-	} else {
-		w.apply(during)
-	}
-	w.snap.At = confirmed
-	if w.stream == nil {
-		w.stream = w.open(w.seen + 1)
-	}
-	w.progressAt = time.Now().Add(w.timeout())
-	w.publish(w.snap)
-	return nil
-}
-
-// received takes one response of the stream; ok is false when its channel is closed.
-func (w *watch) received(resp clientv3.WatchResponse, ok bool) error {
-	if err := resp.Err(); !ok || err != nil {
-		if hopeless(err) && !errors.Is(err, rpctypes.ErrInvalidAuthToken) {
-			return fmt.Errorf("etcd: watch %s: %w", w.dir, err)
-		}
-		w.streamFailed()
-		return nil
-	}
-	if resp.Created {
-		w.streamSince = time.Now()
-		if behind := resp.Header.GetRevision() > w.seen; behind && w.restarts < maxRestarts {
-			// Written between the read and this: the server catches such a stream up ten times a second only, and
-			// keeps all that follows back until then. Another read and stream are quicker.
-			w.restarts++
-			w.closeStream()
-			w.readAt = time.Now()
-			return nil
-		}
-		w.restarts = 0
-	}
-	if resp.Created || resp.Header.GetRevision() >= w.base {
-		w.progressAt = time.Time{}
-	}
-	if w.reading {
-		w.during = append(w.during, resp.Events...)
-	}
-	if at, stale := time.Now(), w.snap.Stale; w.apply(resp.Events) {
-		if stale == nil {
-			w.snap.At = at
-		}
-		w.publish(w.snap)
-	}
-	return nil
-}
-
-// apply adds events to the content, unless they are in it already. At and Stale stay.
-func (w *watch) apply(events []*clientv3.Event) (changed bool) {
-	for _, e := range events {
-		if rev := e.Kv.ModRevision; rev <= w.base || rev < w.seen {
-			continue
-		}
-		w.seen, changed = e.Kv.ModRevision, true
-		if e.Type == mvccpb.Event_DELETE {
-			w.snap = w.snap.Without(string(e.Kv.Key))
-		} else {
-			w.snap = w.snap.With(entry(e.Kv))
-		}
-	}
-	return changed
 }
 
 // stale repeats the content with the reason why it is not confirmed.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -67,12 +66,4 @@ func (s *Store) commit(ctx context.Context, op, key string, prev dcs.Version, th
 		return 0, fmt.Errorf("etcd: %s %s: not applied: %w", op, key, dcs.ErrConflict)
 	}
 	return resp.Header.GetRevision(), nil
-}
-
-func entry(kv *mvccpb.KeyValue) dcs.Entry {
-	return dcs.Entry{
-		Key:     string(kv.Key),
-		Value:   kv.Value,
-		Version: dcs.Version{Created: uint64(kv.CreateRevision), Modified: uint64(kv.ModRevision)},
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/memory"
@@ -56,7 +57,24 @@ func ExampleStore_lock() {
 		})
 	fmt.Println(err)
 	// Output:
-	// fencing token: 2
+	// fencing token: 1
 	// held by coordinator-1
 	// <nil>
+}
+
+// A write without an answer may have been applied or not. It is not sent again: the key tells.
+func ExampleClient_Mute() {
+	ctx := context.Background()
+	store := &memory.Store{Timeout: 10 * time.Millisecond}
+	client := store.Client()
+	heal := client.Mute()
+	_, err := client.Put(ctx, "/service/demo/key", []byte("1"), dcs.Version{})
+	fmt.Println("unknown:", errors.Is(err, dcs.ErrUnknown))
+	heal()
+	s, err := client.Get(ctx, "/service/demo")
+	e, ok := s.Get("/service/demo/key")
+	fmt.Printf("applied: %v %q %v\n", ok, e.Value, err)
+	// Output:
+	// unknown: true
+	// applied: true "1" <nil>
 }

@@ -14,7 +14,7 @@ import (
 var errDown = errors.New("no quorum")
 
 // follow runs a watch in the bubble and offers its newest element.
-func follow(t *testing.T, s *memory.Store) <-chan dcs.Snapshot {
+func follow(t *testing.T, s dcs.Reader) <-chan dcs.Snapshot {
 	ctx, cancel := context.WithCancel(t.Context())
 	c, wait := dcs.Latest(s.Watch(ctx, "/a"))
 	t.Cleanup(func() {

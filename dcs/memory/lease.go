@@ -13,55 +13,64 @@ import (
 const (
 	defaultTTL       = 10 * time.Second
 	defaultReconfirm = 10 * time.Second
+	defaultTimeout   = 5 * time.Second
 )
 
+func (s *Store) ttl() time.Duration { return cmp.Or(s.TTL, defaultTTL) }
+
 // Lease implements [dcs.Store].
-func (s *Store) Lease(ctx context.Context, fn func(ctx context.Context, w dcs.Writer) error) error {
-	ttl := cmp.Or(s.TTL, defaultTTL)
+func (c *Client) Lease(ctx context.Context, fn func(ctx context.Context, w dcs.Writer) error) error {
+	ttl := c.s.ttl()
 	if ttl < 0 {
 		return fmt.Errorf("%w: memory: TTL is %v", dcs.ErrInvalid, ttl)
 	}
 	asked := time.Now()
-	id, err := s.grant(ctx, asked.Add(ttl))
+	var id uint64
+	var refused error
+	err := c.send(ctx, func() { id, refused = c.s.grant(ttl) })
+	if err == nil {
+		err = refused
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("memory: grant lease: %w", err)
 	}
 	l := lease.Lease{
-		Asked:   asked,
-		TTL:     ttl,
-		Renew:   func(context.Context) (time.Duration, error) { return ttl, s.renew(id, ttl) },
-		Release: func(context.Context) { s.release(id) },
+		Asked: asked,
+		TTL:   ttl,
+		Renew: func(ctx context.Context) (time.Duration, error) {
+			var refused error
+			if err := c.send(ctx, func() { refused = c.s.renew(id, ttl) }); err != nil {
+				return 0, fmt.Errorf("memory: renew lease: %w", err)
+			}
+			return ttl, refused
+		},
+		Release: func(ctx context.Context) {
+			_ = c.send(ctx, func() { c.s.release(id) }) // else it runs out
+		},
 	}
-	return l.Hold(ctx, func(ctx context.Context) error { return fn(ctx, writer{s, id}) })
+	return l.Hold(ctx, func(ctx context.Context) error { return fn(ctx, writer{c, id}) })
 }
 
-func (s *Store) grant(ctx context.Context, ends time.Time) (uint64, error) {
-	if err := context.Cause(ctx); err != nil {
-		return 0, fmt.Errorf("memory: lease: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Store) grant(ttl time.Duration) (uint64, error) {
 	if s.down != nil {
-		return 0, fmt.Errorf("memory: lease: %w", s.down.err)
+		return 0, s.down.err
 	}
 	if s.leases == nil {
 		s.leases = make(map[uint64]time.Time)
 	}
-	s.revision++
-	s.leases[s.revision] = ends
-	return s.revision, nil
+	s.lastLease++
+	s.leases[s.lastLease] = time.Now().Add(ttl)
+	return s.lastLease, nil
 }
 
 func (s *Store) renew(id uint64, ttl time.Duration) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.down != nil {
-		return s.down.err
+		return fmt.Errorf("memory: renew lease: %w", s.down.err)
 	}
 	now := time.Now()
 	s.expire(now)
 	if _, ok := s.leases[id]; !ok {
-		return fmt.Errorf("memory: %w: it has run out", dcs.ErrLeaseLost)
+		return fmt.Errorf("memory: renew lease: %w: it has run out", dcs.ErrLeaseLost)
 	}
 	s.leases[id] = now.Add(ttl)
 	return nil
@@ -69,8 +78,6 @@ func (s *Store) renew(id uint64, ttl time.Duration) error {
 
 // release ends a lease; when the store is down it runs out by itself.
 func (s *Store) release(id uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.down == nil {
 		s.end(id)
 	}
@@ -103,14 +110,14 @@ func (s *Store) end(id uint64) {
 
 // writer writes keys that belong to a lease.
 type writer struct {
-	s  *Store
+	c  *Client
 	id uint64
 }
 
 func (w writer) Put(ctx context.Context, key string, value []byte, prev dcs.Version) (dcs.Version, error) {
-	return w.s.put(ctx, key, value, prev, w.id)
+	return w.c.put(ctx, key, value, prev, w.id)
 }
 
 func (w writer) Delete(ctx context.Context, key string, prev dcs.Version) error {
-	return w.s.Delete(ctx, key, prev)
+	return w.c.Delete(ctx, key, prev)
 }

@@ -1,9 +1,13 @@
 // Package memory is a configuration store in this process, under the same contract as the real ones: for tests and
-// examples. It can be taken down and brought back.
+// examples. It can be broken as a real one can.
 //
 //	store := memory.New()
 //	store.SetDown(errors.New("no quorum")) // every call fails, watches say so, leases run out
 //	store.SetDown(nil)
+//
+//	a := store.Client()  // a Store is a client of itself; further ones have a path of their own
+//	heal := a.Cut()      // for a alone
+//	heal()
 //
 // A Store starts nothing: no goroutine, channel or timer lives outside a call, so a testing/synctest bubble owns
 // all of what its calls make.
@@ -11,7 +15,10 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -21,22 +28,26 @@ import (
 
 var _ dcs.Store = (*Store)(nil)
 
-// Store is an empty store until it is written to. The zero value works; it must not be copied after first use.
+// Store is an empty store until it is written to. The zero value works; it must not be copied after first use. As a
+// [dcs.Store] it is a client whose path is never broken; [Store.Client] makes others.
 type Store struct {
 	// TTL of leases; zero: 10 seconds. A lease is renewed at a third of it.
 	TTL time.Duration
 	// Reconfirm is the interval at which a watch confirms its content, changed or not; zero: 10 seconds.
 	Reconfirm time.Duration
+	// Timeout bounds a call that gets no answer, if its context has no deadline; zero: 5 seconds.
+	Timeout time.Duration
 
-	mu       sync.Mutex // never held across a wait
-	down     *outage    // nil: up
-	revision uint64
-	entries  map[string]entry
-	leases   map[uint64]time.Time // when each lease ends
-	watches  map[chan<- struct{}]struct{}
+	mu        sync.Mutex // never held across a wait
+	down      *outage    // nil: up
+	revision  uint64
+	entries   map[string]entry
+	leases    map[uint64]time.Time // when each lease ends
+	lastLease uint64               // never goes back, whatever is restored
+	waits     map[chan<- struct{}]struct{}
 }
 
-// outage is one call of SetDown: a pointer tells one from the next.
+// outage is a reason why there is no answer: a pointer tells one from the next.
 type outage struct{ err error }
 
 type entry struct {
@@ -59,51 +70,74 @@ func (s *Store) SetDown(err error) {
 	s.changed()
 }
 
-// Get implements [dcs.Reader].
-func (s *Store) Get(ctx context.Context, dir string) (dcs.Snapshot, error) {
-	if err := dcs.CheckKey("dir", dir); err != nil {
-		return dcs.Snapshot{}, err
-	}
-	if err := context.Cause(ctx); err != nil {
-		return dcs.Snapshot{}, fmt.Errorf("memory: read %s: %w", dir, err)
-	}
-	at := time.Now()
+// Expire ends the lease that key belongs to, as if its time were over. A key without a lease stays.
+func (s *Store) Expire(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down != nil {
-		return dcs.Snapshot{}, fmt.Errorf("memory: read %s: %w", dir, s.down.err)
+	if id := s.entries[key].lease; id != 0 {
+		s.end(id)
 	}
-	s.expire(at)
-	return dcs.NewSnapshot(at, s.below(dir)), nil
+}
+
+// Backup takes a copy of the content. restore replaces the content by that copy: keys are back at their old versions,
+// and leases of that time begin anew.
+func (s *Store) Backup() (restore func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expire(time.Now())
+	revision, entries, leases := s.revision, maps.Clone(s.entries), maps.Clone(s.leases)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.revision, s.entries, s.leases = revision, maps.Clone(entries), maps.Clone(leases)
+		for id := range s.leases {
+			s.leases[id] = time.Now().Add(s.ttl())
+		}
+		s.changed()
+	}
+}
+
+// Get implements [dcs.Reader].
+func (s *Store) Get(ctx context.Context, dir string) (dcs.Snapshot, error) {
+	return s.Client().Get(ctx, dir)
+}
+
+// Watch implements [dcs.Reader].
+func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
+	return s.Client().Watch(ctx, dir)
 }
 
 // Put implements [dcs.Writer].
 func (s *Store) Put(ctx context.Context, key string, value []byte, prev dcs.Version) (dcs.Version, error) {
-	return s.put(ctx, key, value, prev, 0)
+	return s.Client().Put(ctx, key, value, prev)
 }
 
-func (s *Store) put(ctx context.Context, key string, value []byte, prev dcs.Version, lease uint64) (dcs.Version, error) {
-	if err := dcs.CheckKey("key", key); err != nil {
-		return dcs.Version{}, err
+// Delete implements [dcs.Writer].
+func (s *Store) Delete(ctx context.Context, key string, prev dcs.Version) error {
+	return s.Client().Delete(ctx, key, prev)
+}
+
+// Lease implements [dcs.Store].
+func (s *Store) Lease(ctx context.Context, fn func(ctx context.Context, w dcs.Writer) error) error {
+	return s.Client().Lease(ctx, fn)
+}
+
+// put writes a key under a lease; zero: under the one it has.
+func (s *Store) put(key string, value []byte, prev dcs.Version, lease uint64) (dcs.Version, error) {
+	old, err := s.at(key, prev)
+	if _, ok := s.leases[lease]; lease != 0 && !ok {
+		err = dcs.ErrLeaseLost
 	}
-	if err := dcs.CheckValue(key, value); err != nil {
-		return dcs.Version{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old, err := s.check(ctx, "put", key, prev)
 	if err != nil {
 		return dcs.Version{}, err
 	}
 	if lease == 0 {
 		lease = old.lease // a plain write does not change whom the key belongs to
-	} else if _, ok := s.leases[lease]; !ok {
-		return dcs.Version{}, fmt.Errorf("memory: put %s: not applied: %w", key, dcs.ErrLeaseLost)
 	}
 	s.revision++
 	e := entry{lease: lease, Entry: dcs.Entry{
 		Key:     key,
-		Value:   append([]byte(nil), value...),
+		Value:   value,
 		Version: dcs.Version{Created: old.Version.Created, Modified: s.revision},
 	}}
 	if e.Version.Created == 0 {
@@ -117,18 +151,12 @@ func (s *Store) put(ctx context.Context, key string, value []byte, prev dcs.Vers
 	return e.Version, nil
 }
 
-// Delete implements [dcs.Writer].
-func (s *Store) Delete(ctx context.Context, key string, prev dcs.Version) error {
-	if err := dcs.CheckKey("key", key); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, err := s.check(ctx, "delete", key, prev); err != nil {
+func (s *Store) remove(key string, prev dcs.Version) error {
+	if _, err := s.at(key, prev); err != nil {
 		return err
 	}
 	if prev == (dcs.Version{}) {
-		return fmt.Errorf("memory: delete %s: %w: it is absent", key, dcs.ErrConflict)
+		return fmt.Errorf("%w: it is absent", dcs.ErrConflict)
 	}
 	s.revision++
 	delete(s.entries, key)
@@ -136,18 +164,15 @@ func (s *Store) Delete(ctx context.Context, key string, prev dcs.Version) error 
 	return nil
 }
 
-// check is what every write begins with. It returns what is there now.
-func (s *Store) check(ctx context.Context, op, key string, prev dcs.Version) (entry, error) {
-	if err := context.Cause(ctx); err != nil {
-		return entry{}, fmt.Errorf("memory: %s %s: not applied: %w", op, key, err)
-	}
+// at is what every write begins with: the key as it is, if it is at version prev.
+func (s *Store) at(key string, prev dcs.Version) (entry, error) {
 	if s.down != nil {
-		return entry{}, fmt.Errorf("memory: %s %s: not applied: %w", op, key, s.down.err)
+		return entry{}, s.down.err
 	}
 	s.expire(time.Now())
 	old := s.entries[key]
 	if old.Version != prev {
-		return entry{}, fmt.Errorf("memory: %s %s: %w", op, key, dcs.ErrConflict)
+		return entry{}, dcs.ErrConflict
 	}
 	return old, nil
 }
@@ -164,12 +189,33 @@ func (s *Store) below(dir string) []dcs.Entry {
 	return list
 }
 
-// changed wakes every watch. The channels have room for one: a watch that is already to wake reads all.
+// changed wakes every watch and every call that waits. The channels have room for one: who is already to wake reads all.
 func (s *Store) changed() {
-	for c := range s.watches {
+	for c := range s.waits {
 		select {
 		case c <- struct{}{}:
 		default:
 		}
 	}
 }
+
+// wait registers a channel that is signalled at every change, until forget is called.
+func (s *Store) wait() (wake <-chan struct{}, forget func()) {
+	c := make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waits == nil {
+		s.waits = make(map[chan<- struct{}]struct{})
+	}
+	s.waits[c] = struct{}{}
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.waits, c)
+	}
+}
+
+var (
+	errCut    = errors.New("no connection")
+	errSilent = errors.New("no answer")
+)

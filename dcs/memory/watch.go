@@ -10,37 +10,24 @@ import (
 )
 
 // Watch implements [dcs.Reader]. It runs in the consumer's goroutine: each element is made when it is asked for.
-func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
+func (c *Client) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
 	return func(yield func(dcs.Snapshot, error) bool) {
 		var last dcs.Snapshot
 		if err := dcs.CheckKey("dir", dir); err != nil {
 			yield(last, err)
 			return
 		}
-		wake := make(chan struct{}, 1)
-		s.mu.Lock()
-		if s.watches == nil {
-			s.watches = make(map[chan<- struct{}]struct{})
-		}
-		s.watches[wake] = struct{}{}
-		s.mu.Unlock()
-		defer func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.watches, wake)
-		}()
-		reconfirm := cmp.Or(s.Reconfirm, defaultReconfirm)
+		wake, forget := c.s.wait()
+		defer forget()
+		reconfirm := cmp.Or(c.s.Reconfirm, defaultReconfirm)
 		var trouble *outage
 		for ctx.Err() == nil {
-			next, out, until := s.level(dir, last)
-			if out != trouble || !last.Known() || differ(next, last) || next.At.Sub(last.At) >= reconfirm {
+			next, out, until := c.level(dir, last, reconfirm)
+			if out != trouble || !last.Known() && out == nil || differ(next, last) || next.At.Sub(last.At) >= reconfirm {
 				last, trouble = next, out
 				if !yield(last, nil) {
 					return
 				}
-			}
-			if out == nil {
-				until = earlier(until, last.At.Add(reconfirm))
 			}
 			t := time.NewTimer(time.Until(until))
 			select {
@@ -54,22 +41,41 @@ func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, e
 	}
 }
 
+var (
+	cutOff   = &outage{errCut}
+	silenced = &outage{errSilent}
+)
+
 // level is what a watch knows now, the trouble that keeps it from knowing more, and when it must look again although
-// nobody wrote.
-func (s *Store) level(dir string, last dcs.Snapshot) (next dcs.Snapshot, out *outage, until time.Time) {
+// nobody wakes it.
+func (c *Client) level(dir string, last dcs.Snapshot, reconfirm time.Duration) (next dcs.Snapshot, out *outage, until time.Time) {
 	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	until = now.Add(time.Hour)
-	if s.down != nil {
-		last.Stale = s.down.err
-		return last, s.down, until
+	due := last.At.Add(reconfirm)
+	if !last.Known() {
+		due = now
 	}
-	s.expire(now)
-	for _, ends := range s.leases {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	until = now.Add(time.Hour)
+	switch silent := c.muted+c.halted > 0; {
+	case c.cut > 0:
+		out = cutOff
+	case c.s.down != nil && !silent:
+		out = c.s.down
+	case silent && (last.Stale != nil || !now.Before(due)):
+		out = silenced
+	case silent || c.deaf > 0 && last.Stale == nil && now.Before(due):
+		return last, nil, due // no news yet, and no doubt
+	}
+	if out != nil {
+		last.Stale = out.err
+		return last, out, until
+	}
+	c.s.expire(now)
+	for _, ends := range c.s.leases {
 		until = earlier(until, ends)
 	}
-	return last.Renew(now, s.below(dir)), nil, until
+	return last.Renew(now, c.s.below(dir)), nil, earlier(until, now.Add(reconfirm))
 }
 
 func differ(a, b dcs.Snapshot) bool {

@@ -32,7 +32,7 @@ func (c Consul) Command(i int) (proc.Command, error) {
 	}
 	config := map[string]any{
 		"server": true, "bootstrap_expect": len(c.Members), "retry_join": others, "retry_interval": "1s",
-		"node_name": m.Name, "datacenter": "dc1", "data_dir": filepath.Join(m.Dir, "data"),
+		"node_name": m.Name, "datacenter": "dc1", "data_dir": m.Data(),
 		"bind_addr": m.Peer.Addr(), "client_addr": m.Client.Addr().String(),
 		"ports": map[string]int{
 			"http": int(m.Client.Port()), "server": int(m.Peer.Port()), "serf_lan": int(m.Gossip.Port()),

@@ -23,6 +23,9 @@ type Member struct {
 	Gossip netip.AddrPort // among the servers: Consul's Serf, ZooKeeper's election
 }
 
+// Data is the folder of what the server keeps; the rest is written anew at each start.
+func (m Member) Data() string { return filepath.Join(m.Dir, "data") }
+
 func (m Member) command(path string, args ...string) proc.Command {
 	return proc.Command{Name: m.Name, Path: path, Args: args, Dir: m.Dir, Log: filepath.Join(m.Dir, "server.log")}
 }

@@ -32,7 +32,7 @@ func (z ZooKeeper) Command(i int) (proc.Command, error) {
 	if tick == 0 {
 		tick = 500
 	}
-	data := filepath.Join(m.Dir, "data")
+	data := m.Data()
 	config := map[string]string{
 		"tickTime": strconv.Itoa(tick), "initLimit": "40", "syncLimit": "6", "dataDir": data,
 		"clientPort": strconv.Itoa(int(m.Client.Port())), "clientPortAddress": m.Client.Addr().String(),

@@ -2,11 +2,13 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -14,8 +16,8 @@ import (
 	"github.com/pgconvoy/pgconvoy/internal/porttest"
 )
 
-// etcd is a server in this process. It has no crash, only an end.
-type etcd struct {
+// etcdServer is a server in this process. It has no crash, only an end.
+type etcdServer struct {
 	config embedded.Config
 
 	mu      sync.Mutex
@@ -34,11 +36,11 @@ func Etcd(t testing.TB, n int) *Servers {
 		name := fmt.Sprintf("s%d", i+1)
 		peers[name] = addr()
 		s.addrs = append(s.addrs, addr())
-		s.servers = append(s.servers, &etcd{config: embedded.Config{Name: name, Dir: t.TempDir(), Listen: s.addrs[i], NoSync: true}})
+		s.servers = append(s.servers, &etcdServer{config: embedded.Config{Name: name, Dir: t.TempDir(), Listen: s.addrs[i], NoSync: true}})
 	}
 	if n > 1 {
 		for _, e := range s.servers {
-			e.(*etcd).config.Peers = peers
+			e.(*etcdServer).config.Peers = peers
 		}
 	}
 	t.Cleanup(func() {
@@ -50,33 +52,66 @@ func Etcd(t testing.TB, n int) *Servers {
 			}
 		})
 	})
-	client := func(i int) (*clientv3.Client, error) {
-		return clientv3.New(clientv3.Config{Endpoints: []string{"http://" + s.addrs[i].String()}, Logger: zap.NewNop()})
-	}
-	s.answers = func(ctx context.Context, i int) error {
-		c, err := client(i)
+	with := func(i int, f func(c *clientv3.Client) error) error {
+		c, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + s.addrs[i].String()}, Logger: zap.NewNop()})
 		if err != nil {
 			return err
 		}
 		defer func() { _ = c.Close() }()
-		_, err = c.Get(ctx, "/", clientv3.WithCountOnly())
-		return err
+		return f(c)
 	}
-	s.leader = func(ctx context.Context, i int) (bool, error) {
-		c, err := client(i)
-		if err != nil {
-			return false, err
-		}
-		defer func() { _ = c.Close() }()
-		st, err := c.Status(ctx, c.Endpoints()[0])
-		return err == nil && st.Leader == st.Header.GetMemberId(), err
+	s.answers = func(ctx context.Context, i int) error {
+		return with(i, func(c *clientv3.Client) error {
+			_, err := c.Get(ctx, "/", clientv3.WithCountOnly())
+			return err
+		})
+	}
+	s.leader = func(ctx context.Context, i int) (leads bool, err error) {
+		err = with(i, func(c *clientv3.Client) error {
+			st, err := c.Status(ctx, c.Endpoints()[0])
+			leads = err == nil && st.Leader == st.Header.GetMemberId()
+			return err
+		})
+		return leads, err
+	}
+	s.expire = func(ctx context.Context, key string) error {
+		return with(0, func(c *clientv3.Client) error { return expire(ctx, c, key) })
+	}
+	s.forget = func(ctx context.Context) error {
+		return with(0, func(c *clientv3.Client) error { return forget(ctx, c) })
 	}
 	each(n, func(i int) { s.Start(t, i) })
 	s.Await(t)
 	return s
 }
 
-func (e *etcd) up(ctx context.Context) error {
+// expire ends the lease of key as the servers do when its time is over, with all its keys.
+func expire(ctx context.Context, c *clientv3.Client, key string) error {
+	resp, err := c.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	if len(resp.Kvs) == 0 || resp.Kvs[0].Lease == 0 {
+		return fmt.Errorf("%s belongs to no lease: %v", key, resp.Kvs)
+	}
+	_, err = c.Revoke(ctx, clientv3.LeaseID(resp.Kvs[0].Lease))
+	return err
+}
+
+// forget makes the present revision the oldest that the servers know.
+func forget(ctx context.Context, c *clientv3.Client) error {
+	resp, err := c.Get(ctx, "/", clientv3.WithCountOnly())
+	if err != nil {
+		return err
+	}
+	_, err = c.Compact(ctx, resp.Header.GetRevision(), clientv3.WithCompactPhysical())
+	if errors.Is(err, rpctypes.ErrCompacted) {
+		return nil // nothing was written since the last time
+	}
+	return err
+}
+
+func (e *etcdServer) up(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.running != nil {
@@ -87,7 +122,7 @@ func (e *etcd) up(ctx context.Context) error {
 	return err
 }
 
-func (e *etcd) down(context.Context, bool) error {
+func (e *etcdServer) down(context.Context, bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.running == nil {
@@ -97,3 +132,7 @@ func (e *etcd) down(context.Context, bool) error {
 	e.running = nil
 	return err
 }
+
+func (e *etcdServer) name() string { return e.config.Name }
+
+func (e *etcdServer) data() string { return e.config.Dir }

@@ -10,15 +10,16 @@ import (
 
 // Proxy stands between one client and one server, to break their path.
 type Proxy struct {
-	l      net.Listener
-	target netip.AddrPort
-	wg     sync.WaitGroup
+	l  net.Listener
+	wg sync.WaitGroup
 
-	mu     sync.Mutex
-	change *sync.Cond
-	cut    bool    // no connections
-	held   [2]bool // by direction: what comes is kept back
-	conns  map[net.Conn]struct{}
+	mu      sync.Mutex
+	change  *sync.Cond
+	target  netip.AddrPort
+	cut     bool    // no connections
+	refused int     // connections, while cut
+	held    [2]bool // by direction: what comes is kept back
+	conns   map[net.Conn]struct{}
 }
 
 // Directions of what goes through a Proxy.
@@ -65,6 +66,18 @@ func (p *Proxy) Break() {
 	})
 }
 
+// Refused is how many connections were tried while it was cut.
+func (p *Proxy) Refused() (n int) {
+	p.set(func() { n = p.refused })
+	return n
+}
+
+// Lead ends all connections; new ones lead to another server.
+func (p *Proxy) Lead(target netip.AddrPort) {
+	p.set(func() { p.target = target })
+	p.Break()
+}
+
 // Mute keeps back what the server says, and the end of its connections, until it is healed: requests arrive, answers
 // do not.
 func (p *Proxy) Mute() (heal func()) {
@@ -91,7 +104,9 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target.String()) //nolint:noctx // loopback answers at once
+		var target netip.AddrPort
+		p.set(func() { target = p.target })
+		server, err := net.Dial("tcp", target.String()) //nolint:noctx // loopback answers at once
 		if err != nil {
 			_ = client.Close()
 			continue
@@ -109,6 +124,7 @@ func (p *Proxy) add(conns ...net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cut {
+		p.refused++
 		return false
 	}
 	for _, c := range conns {

@@ -31,12 +31,16 @@ type Servers struct {
 	servers []server
 	leader  func(ctx context.Context, i int) (bool, error)
 	answers func(ctx context.Context, i int) error
+	expire  func(ctx context.Context, key string) error // nil: the servers have no such way
+	forget  func(ctx context.Context) error             // nil: likewise
 }
 
 // server is one of them.
 type server interface {
 	down(ctx context.Context, kill bool) error // it is gone when this returns
 	up(ctx context.Context) error              // it is about to serve when this returns
+	name() string
+	data() string // the folder of all that it keeps
 }
 
 // Len is their number.
@@ -66,9 +70,23 @@ func (s *Servers) Start(t testing.TB, i int) {
 // Restart stops all servers, and starts them again with their data.
 func (s *Servers) Restart(t testing.TB) {
 	t.Helper()
+	s.restart(t, func(int) error { return nil })
+}
+
+// restart calls between for each server while all are down.
+func (s *Servers) restart(t testing.TB, between func(i int) error) {
+	t.Helper()
+	began := time.Now()
 	each(s.Len(), func(i int) { s.Stop(t, i) })
+	each(s.Len(), func(i int) {
+		if err := between(i); err != nil {
+			t.Errorf("server %s: %v", s.servers[i].name(), err)
+		}
+	})
+	stopped := time.Since(began)
 	each(s.Len(), func(i int) { s.Start(t, i) })
 	s.Await(t)
+	t.Logf("%d servers stopped in %v, serve again after %v", s.Len(), stopped.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 }
 
 // LoseMajority kills as many servers as leave the others without a majority: the only one of one, two of three. What it
@@ -162,7 +180,10 @@ func each(n int, f func(i int)) {
 }
 
 // process is a server that is a process of its own.
-type process struct{ keeper *proc.Keeper }
+type process struct {
+	keeper *proc.Keeper
+	member dcsserver.Member
+}
 
 func (p process) down(ctx context.Context, kill bool) error {
 	sig := syscall.SIGTERM
@@ -174,11 +195,15 @@ func (p process) down(ctx context.Context, kill bool) error {
 
 func (p process) up(ctx context.Context) error { return p.keeper.Start(ctx) }
 
+func (p process) name() string { return p.member.Name }
+
+func (p process) data() string { return p.member.Data() }
+
 // run starts n servers as processes: command says how to start each.
 func run(t testing.TB, n int, command func(members []dcsserver.Member, i int) (proc.Command, error)) *Servers {
 	t.Helper()
 	s := &Servers{t: t}
-	dir, err := os.MkdirTemp("", "pgconvoy-store-") // not the test's own, which has a name too long for some
+	dir, err := os.MkdirTemp("", "pgconvoy-store-") //nolint:usetesting // the test's own has a name too long for some
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +250,7 @@ func run(t testing.TB, n int, command func(members []dcsserver.Member, i int) (p
 			t.Fatal(err)
 		}
 		k := &proc.Keeper{Starter: starter, Command: c}
-		s.servers = append(s.servers, process{k})
+		s.servers = append(s.servers, process{k, members[i]})
 		wg.Go(func() {
 			if err := k.Run(ctx); err != nil {
 				t.Errorf("server %s: %v", c.Name, err)
@@ -247,7 +272,7 @@ func program(t testing.TB, name string) string {
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, fmt.Sprintf("no %s; scripts/setup --tests installs it, and PGCONVOY_HOME names where (%v)", name, err))
+		missing(t, fmt.Sprintf("no %s; scripts/setup --stores installs it, and PGCONVOY_HOME names where (%v)", name, err))
 	}
 	return path
 }

@@ -7,11 +7,7 @@ import (
 
 // Each kind of server goes and comes back, one and several, with nothing left behind.
 func TestServersComeAndGo(t *testing.T) {
-	for name, start := range map[string]func(testing.TB, int) *Servers{
-		"etcd":      Etcd,
-		"consul":    func(t testing.TB, n int) *Servers { return Consul(t, n, nil) },
-		"zookeeper": func(t testing.TB, n int) *Servers { return ZooKeeper(t, n, nil) },
-	} {
+	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, n := range []int{1, 3} {
@@ -20,7 +16,7 @@ func TestServersComeAndGo(t *testing.T) {
 					t.Logf("%d: %s after %v", n, what, time.Since(begin).Round(time.Millisecond))
 					begin = time.Now()
 				}
-				s := start(t, n)
+				s := kind.start(t, n)
 				took("up")
 				s.KillLeader(t)()
 				took("leader killed and back")
@@ -28,6 +24,8 @@ func TestServersComeAndGo(t *testing.T) {
 				took("majority lost and back")
 				s.Restart(t)
 				took("restarted")
+				s.Backup(t)()
+				took("backed up and restored")
 			}
 		})
 	}

@@ -20,7 +20,7 @@ func ZooKeeper(t testing.TB, n int, config func(map[string]string)) *Servers {
 	t.Helper()
 	java := program(t, "java")
 	if _, err := os.Stat(dcsserver.ZooKeeperJar); err != nil {
-		missing(t, fmt.Sprintf("no ZooKeeper; scripts/setup --tests installs it (%v)", err))
+		missing(t, fmt.Sprintf("no ZooKeeper; scripts/setup --stores installs it (%v)", err))
 	}
 	s := run(t, n, func(members []dcsserver.Member, i int) (proc.Command, error) {
 		return dcsserver.ZooKeeper{Java: java, ClassPath: dcsserver.ZooKeeperJar, Members: members, Config: config}.Command(i)
