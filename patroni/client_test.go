@@ -241,6 +241,8 @@ func TestSecretsDoNotShow(t *testing.T) {
 	config := nodeConfig()
 	config.REST.Authentication.Password = password
 	config.Etcd3.Password, config.Postgres.Authentication.Rewind.Password = password, password
+	config.Consul = &patroni.ConsulConfig{Token: password}
+	config.ZooKeeper = &patroni.ZooKeeperConfig{KeyPassword: password, AuthData: map[string]patroni.Secret{"digest": password}}
 	holder := struct {
 		A *patroni.Client
 		B *patroni.NodeConfig
@@ -248,7 +250,9 @@ func TestSecretsDoNotShow(t *testing.T) {
 		D *patroni.RESTConfig
 		E *patroni.Authentication
 		F *patroni.Etcd3Config
-	}{&client, &config, &config.Postgres, &config.REST, &config.Postgres.Authentication, config.Etcd3}
+		G *patroni.ConsulConfig
+		H *patroni.ZooKeeperConfig
+	}{&client, &config, &config.Postgres, &config.REST, &config.Postgres.Authentication, config.Etcd3, config.Consul, config.ZooKeeper}
 	for _, v := range []any{client, &client, config, &config, config.REST.Authentication, client.Password, []patroni.Secret{password}, holder, &holder} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			if text := fmt.Sprintf(verb, v); strings.Contains(text, password) || strings.Contains(text, fmt.Sprintf("%x", password)) {

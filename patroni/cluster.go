@@ -20,6 +20,7 @@ type Cluster struct {
 	Failover      Failover    // a requested switchover or failover; zero: none
 	History       []HistoryLine
 	Optime        uint64 // the primary's WAL position in bytes, as of its last loop
+	Gone          bool   // the store has none of its keys: it was removed, or never was
 
 	At    time.Time // the content was confirmed at this moment or later
 	Stale error     // why it could not be confirmed since; nil: it is current

@@ -52,6 +52,40 @@ func ExampleWatch() {
 	// ended: context canceled
 }
 
+// One watch follows every cluster of a namespace.
+func ExampleWatchAll() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	store := cluster(ctx) // has /service/demo
+	clusters := map[string]patroni.Cluster{}
+	for c, err := range patroni.WatchAll(ctx, store, "/service") {
+		switch {
+		case err != nil:
+			fmt.Println("ended:", err)
+			return
+		case c.Path == "/service": // about the watch: all clusters were given
+			fmt.Println("complete:", c.Known(), "stale:", c.Stale)
+			_, _ = store.Put(ctx, "/service/other/leader", []byte("m1"), dcs.Version{})
+		case c.Gone:
+			delete(clusters, c.Path)
+			fmt.Println(c.Path, "was removed,", len(clusters), "left")
+			cancel()
+		default:
+			clusters[c.Path] = c
+			fmt.Println(c)
+			if c.Path == "/service/other" {
+				_ = store.Delete(ctx, "/service/other/leader", c.LeaderVersion)
+			}
+		}
+	}
+	// Output:
+	// /service/demo: leader n1, n1 primary running, n2 replica running
+	// complete: true stale: <nil>
+	// /service/other: leader m1
+	// /service/other was removed, 1 left
+	// ended: context canceled
+}
+
 // always is a Prober for servers that are all writable, on one timeline. The real one is [patroni.SQL].
 type always struct{}
 

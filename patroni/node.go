@@ -8,13 +8,17 @@ type NodeConfig struct {
 	Namespace string `json:"namespace"` // "/service"
 	Name      string `json:"name"`      // the member's name, unique in the cluster
 
-	REST      RESTConfig      `json:"restapi"`
-	Etcd3     *Etcd3Config    `json:"etcd3,omitempty"`
+	REST RESTConfig `json:"restapi"`
+	// The configuration store: one of these, or another one in Extra.
+	Consul    *ConsulConfig    `json:"consul,omitempty"`
+	Etcd3     *Etcd3Config     `json:"etcd3,omitempty"`
+	ZooKeeper *ZooKeeperConfig `json:"zookeeper,omitempty"`
+
 	Bootstrap BootstrapConfig `json:"bootstrap,omitzero"`
 	Postgres  PostgresConfig  `json:"postgresql"`
 	Tags      map[string]any  `json:"tags,omitempty"`
 
-	Extra map[string]any `json:"-"` // further top-level keys, for example another configuration store than etcd
+	Extra map[string]any `json:"-"` // further top-level keys
 }
 
 // RESTConfig is the node's REST API.
@@ -28,20 +32,6 @@ type RESTConfig struct {
 type Credentials struct {
 	Username string `json:"username"`
 	Password Secret `json:"password,omitempty"`
-}
-
-// Etcd3Config is the node's etcd, spoken to through its JSON gateway.
-type Etcd3Config struct {
-	Hosts []string `json:"hosts"` // host:port
-	// UseProxies keeps Patroni to Hosts; else it asks them for the addresses that the etcd servers have of each other.
-	UseProxies bool `json:"use_proxies,omitempty"`
-
-	Protocol string `json:"protocol,omitempty"`
-	Username string `json:"username,omitempty"`
-	Password Secret `json:"password,omitempty"`
-	CACert   string `json:"cacert,omitempty"`
-	Cert     string `json:"cert,omitempty"`
-	Key      string `json:"key,omitempty"`
 }
 
 // BootstrapConfig says how a cluster comes into being. It is used once.

@@ -54,23 +54,44 @@ func nodeConfig() patroni.NodeConfig {
 	}
 }
 
-func TestNodeConfigGolden(t *testing.T) {
-	got, err := nodeConfig().YAML()
-	if err != nil {
-		t.Fatal(err)
+// goldens are the golden files: one for each store.
+func goldens() map[string]patroni.NodeConfig {
+	consul, zookeeper := nodeConfig(), nodeConfig()
+	verify := false
+	consul.Etcd3 = nil
+	consul.Consul = &patroni.ConsulConfig{
+		Host: "127.0.0.1:8500", Token: "0x1F", Datacenter: "on", Scheme: "https", CACert: "/etc/ca.pem", Cert: "/etc/c.pem", Key: "/etc/k.pem",
+		Verify: &verify, Consistency: "consistent", Checks: []string{"serfHealth"},
+		RegisterService: true, ServiceTags: []string{"1e3"}, ServiceCheckInterval: "7s", ServiceCheckTLSServerName: "n1.demo",
 	}
-	const file = "testdata/patroni.yml"
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
+	zookeeper.Etcd3 = nil
+	zookeeper.ZooKeeper = &patroni.ZooKeeperConfig{
+		Hosts: []string{"127.0.0.1:2181"}, UseTLS: true, CACert: "/etc/ca.pem", Cert: "/etc/c.pem", Key: "/etc/k.pem", KeyPassword: "0x1F", Verify: &verify,
+		SetACLs: map[string][]string{"CN=n1": {"ALL"}}, AuthData: map[string]patroni.Secret{"digest": "patroni:0x1F"},
+	}
+	return map[string]patroni.NodeConfig{
+		"testdata/patroni.yml": nodeConfig(), "testdata/patroni-consul.yml": consul, "testdata/patroni-zookeeper.yml": zookeeper,
+	}
+}
+
+func TestNodeConfigGolden(t *testing.T) {
+	for file, config := range goldens() {
+		got, err := config.YAML()
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != string(want) {
-		t.Errorf("%s differs (go test -run Golden -update):\n%s", file, got)
+		if *update {
+			if err := os.WriteFile(file, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != string(want) {
+			t.Errorf("%s differs (go test -run Golden -update):\n%s", file, got)
+		}
 	}
 }
 
@@ -109,9 +130,19 @@ func missing(tb testing.TB, program string) {
 }
 
 // Patroni's own check, which wants its store to accept connections, programs in bin_dir and a folder for the data.
-func TestPatroniAcceptsTheGoldenFile(t *testing.T) {
+func TestPatroniAcceptsTheGoldenFiles(t *testing.T) {
+	for file, of := range map[string]struct{ address, secret string }{
+		"testdata/patroni.yml":           {"127.0.0.1:2379", "['etcd3']['password']"},
+		"testdata/patroni-consul.yml":    {"127.0.0.1:8500", "['consul']['token']"},
+		"testdata/patroni-zookeeper.yml": {"127.0.0.1:2181", "['zookeeper']['key_password']"},
+	} {
+		t.Run(filepath.Base(file), func(t *testing.T) { testPatroniAccepts(t, file, of.address, of.secret) })
+	}
+}
+
+func testPatroniAccepts(t *testing.T, golden, address, secret string) {
 	interpreter, bin := python(t), postgresBin(t)
-	text, err := os.ReadFile("testdata/patroni.yml")
+	text, err := os.ReadFile(golden)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +152,7 @@ func TestPatroniAcceptsTheGoldenFile(t *testing.T) {
 	}
 	defer store.Close()
 	here := strings.NewReplacer(
-		"127.0.0.1:2379", store.Addr().String(),
+		address, store.Addr().String(),
 		"0.0.0.0:5432", fmt.Sprint("0.0.0.0:", porttest.Free(t, "0.0.0.0")), // Patroni wants nobody to listen there
 		"0.0.0.0:8008", fmt.Sprint("0.0.0.0:", porttest.Free(t, "0.0.0.0")),
 		"/var/lib/postgresql/demo-n1", filepath.Join(t.TempDir(), "data"),
@@ -136,10 +167,10 @@ func TestPatroniAcceptsTheGoldenFile(t *testing.T) {
 	}
 
 	// What looks like something else in YAML is still the text that it was.
-	const show = `import sys, yaml
+	show := `import sys, yaml
 c = yaml.safe_load(open(sys.argv[1]))
 a = c['postgresql']['authentication']
-print([c['restapi']['authentication']['password'], c['etcd3']['password'], a['superuser']['password'], a['replication']['password'], a['rewind']['password']])`
+print([c['restapi']['authentication']['password'], c` + secret + `, a['superuser']['password'], a['replication']['password'], a['rewind']['password']])`
 	out, err = exec.CommandContext(t.Context(), interpreter, "-c", show, file).CombinedOutput()
 	if want := `['yes', '0x1F', "it's 12:30 # o'clock", '1e3', '~']`; err != nil || strings.TrimSpace(string(out)) != want {
 		t.Errorf("%v: %s, want %s", err, out, want)
@@ -165,8 +196,22 @@ func TestNodeConfigRefusals(t *testing.T) {
 		{"REST.Authentication", func(c *patroni.NodeConfig) { c.REST.Authentication.Username = "" }},
 		{"REST.Authentication", func(c *patroni.NodeConfig) { c.REST.Authentication.Password = "" }},
 		{"Etcd3", func(c *patroni.NodeConfig) { c.Etcd3 = nil }},
-		{"Etcd3", func(c *patroni.NodeConfig) { c.Extra["consul"] = map[string]any{} }},
-		{"Etcd3", func(c *patroni.NodeConfig) { c.Extra["etcd3"] = map[string]any{} }},
+		{`Extra["raft"]`, func(c *patroni.NodeConfig) { c.Extra["raft"] = map[string]any{} }},
+		{`Extra["etcd3"]`, func(c *patroni.NodeConfig) { c.Extra["etcd3"] = map[string]any{} }},
+		{"Etcd3", func(c *patroni.NodeConfig) { c.Consul = &patroni.ConsulConfig{Host: "127.0.0.1:8500"} }},
+		{"ZooKeeper", func(c *patroni.NodeConfig) { c.ZooKeeper = &patroni.ZooKeeperConfig{Hosts: []string{"127.0.0.1:2181"}} }},
+		{"Consul.Host", func(c *patroni.NodeConfig) { c.Etcd3, c.Consul = nil, &patroni.ConsulConfig{} }},
+		{"Consul.Scheme", func(c *patroni.NodeConfig) {
+			c.Etcd3, c.Consul = nil, &patroni.ConsulConfig{Host: "h:1", Scheme: "tls"}
+		}},
+		{"Consul.Consistency", func(c *patroni.NodeConfig) {
+			c.Etcd3, c.Consul = nil, &patroni.ConsulConfig{Host: "h:1", Consistency: "strong"}
+		}},
+		{"Consul", func(c *patroni.NodeConfig) { c.Etcd3, c.Consul = nil, &patroni.ConsulConfig{Host: "h:1", Key: "/k"} }},
+		{"ZooKeeper.Hosts", func(c *patroni.NodeConfig) { c.Etcd3, c.ZooKeeper = nil, &patroni.ZooKeeperConfig{} }},
+		{"ZooKeeper", func(c *patroni.NodeConfig) {
+			c.Etcd3, c.ZooKeeper = nil, &patroni.ZooKeeperConfig{Hosts: []string{"h:1"}, Key: "/k"}
+		}},
 		{"Etcd3.Hosts", func(c *patroni.NodeConfig) { c.Etcd3.Hosts = nil }},
 		{"Etcd3.Hosts", func(c *patroni.NodeConfig) { c.Etcd3.Hosts = []string{""} }},
 		{"Etcd3", func(c *patroni.NodeConfig) { c.Etcd3.Cert = "/c" }},

@@ -52,28 +52,55 @@ func (c NodeConfig) Validate() error {
 	need(auth.Replication.Username != "", "Postgres.Authentication.Replication.Username", "is empty")
 	need(auth.Rewind == nil || auth.Rewind.Username != "", "Postgres.Authentication.Rewind.Username", "is empty")
 
-	if e := c.Etcd3; e != nil {
-		need(len(e.Hosts) > 0 && !slices.Contains(e.Hosts, ""), "Etcd3.Hosts", "is empty")
-		need((e.Cert == "") == (e.Key == ""), "Etcd3", "has a certificate without its key, or a key alone")
-	}
+	c.validateStore(need)
 	ours := fields()
-	var chosen []string
-	if c.Etcd3 != nil {
-		chosen = append(chosen, "etcd3")
-	}
 	for _, key := range slices.Sorted(maps.Keys(c.Extra)) {
-		switch {
-		case key == "etcd3" || !slices.Contains(ours, key):
-			if slices.Contains(stores, key) {
-				chosen = append(chosen, key)
-			}
-		default:
-			need(false, "Extra", fmt.Sprintf("has %q, which is a field of its own", key))
+		need(slices.Contains(stores, key) || !slices.Contains(ours, key), "Extra", fmt.Sprintf("has %q, which is a field of its own", key))
+	}
+	return errors.Join(errs...)
+}
+
+// validateStore refuses what is no store, and all but one store.
+func (c NodeConfig) validateStore(need func(ok bool, field, why string)) {
+	hosts := func(list []string, field string) {
+		need(len(list) > 0 && !slices.Contains(list, ""), field, "is empty")
+	}
+	pair := func(cert, key, field string) {
+		need((cert == "") == (key == ""), field, "has a certificate without its key, or a key alone")
+	}
+	var chosen []string
+	if e := c.Consul; e != nil {
+		chosen = append(chosen, "Consul")
+		need(e.Host != "", "Consul.Host", "is empty")
+		need(e.Key == "" || e.Cert != "", "Consul", "has a key without its certificate")
+		oneOf := func(value, field string, values ...string) {
+			need(value == "" || slices.Contains(values, value), field, fmt.Sprintf("%q is none of %s", value, strings.Join(values, ", ")))
+		}
+		oneOf(e.Scheme, "Consul.Scheme", "http", "https")
+		oneOf(e.Consistency, "Consul.Consistency", "consistent", "default", "stale")
+	}
+	if e := c.Etcd3; e != nil {
+		chosen = append(chosen, "Etcd3")
+		hosts(e.Hosts, "Etcd3.Hosts")
+		pair(e.Cert, e.Key, "Etcd3")
+	}
+	if e := c.ZooKeeper; e != nil {
+		chosen = append(chosen, "ZooKeeper")
+		hosts(e.Hosts, "ZooKeeper.Hosts")
+		pair(e.Cert, e.Key, "ZooKeeper")
+	}
+	for _, key := range stores {
+		if _, ok := c.Extra[key]; ok {
+			chosen = append(chosen, fmt.Sprintf("Extra[%q]", key))
 		}
 	}
-	need(len(chosen) == 1, "Etcd3", fmt.Sprintf("or another store in Extra: a node needs exactly one of %s and has %d",
-		strings.Join(stores, ", "), len(chosen)))
-	return errors.Join(errs...)
+	switch len(chosen) {
+	case 0:
+		need(false, "Etcd3", "is nil, and so are Consul and ZooKeeper: a node needs one store, of these or in Extra ("+strings.Join(stores, ", ")+")")
+	case 1:
+	default:
+		need(false, chosen[1], fmt.Sprintf("is one of %d stores (%s): a node needs exactly one", len(chosen), strings.Join(chosen, ", ")))
+	}
 }
 
 // fields lists the top-level keys that NodeConfig has fields for.

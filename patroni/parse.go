@@ -2,6 +2,7 @@ package patroni
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -14,30 +15,67 @@ func Parse(path string, s dcs.Snapshot) (Cluster, error) {
 	if err := dcs.CheckKey("path", path); err != nil {
 		return Cluster{}, err
 	}
-	c := Cluster{Path: path, At: s.At, Stale: s.Stale}
-	value := func(key string) []byte {
-		e, _ := s.Get(path + "/" + key)
-		return e.Value
-	}
-	c.SystemID = string(value("initialize"))
-	if e, ok := s.Get(path + "/leader"); ok {
-		c.Leader, c.LeaderVersion = string(e.Value), e.Version
-	}
-	c.Config = parseConfig(value("config"))
-	c.Sync = parseSync(value("sync"))
-	c.Failover = parseFailover(value("failover"))
-	c.History = parseHistory(value("history"))
-	c.Optime = parseOptime(value("status"), value("optime/leader"))
-
-	dir := path + "/members"
-	for e := range s.All(dir) {
-		name := e.Key[len(dir)+1:]
-		if strings.Contains(name, "/") {
-			continue // not a member by Patroni's own rule
+	c := newCluster(path)
+	c.At, c.Stale = s.At, s.Stale
+	c.Gone = s.Known()
+	for e := range s.All(path) {
+		if name := e.Key[len(path)+1:]; isKey(name) {
+			c.set(name, e, s)
+			c.Gone = false
 		}
-		c.Members = append(c.Members, parseMember(name, e.Value))
 	}
 	return c, nil
+}
+
+// newCluster is a cluster without keys.
+func newCluster(path string) Cluster { return Cluster{Path: path, Config: parseConfig(nil)} }
+
+// isKey reports whether Patroni has a key of that name in a cluster's directory.
+func isKey(name string) bool {
+	switch name {
+	case "initialize", "leader", "config", "sync", "failover", "history", "status", "optime/leader", "failsafe":
+		return true
+	}
+	member, ok := strings.CutPrefix(name, "members/")
+	return ok && !strings.Contains(member, "/")
+}
+
+// set decodes the key of that name from its entry, the zero one if it was removed. s is the content that it is from.
+func (c *Cluster) set(name string, e dcs.Entry, s dcs.Snapshot) {
+	switch name {
+	case "initialize":
+		c.SystemID = string(e.Value)
+	case "leader":
+		c.Leader, c.LeaderVersion = string(e.Value), e.Version
+	case "config":
+		c.Config = parseConfig(e.Value)
+	case "sync":
+		c.Sync = parseSync(e.Value)
+	case "failover":
+		c.Failover = parseFailover(e.Value)
+	case "history":
+		c.History = parseHistory(e.Value)
+	case "status", "optime/leader":
+		status, _ := s.Get(c.Path + "/status")
+		legacy, _ := s.Get(c.Path + "/optime/leader")
+		c.Optime = parseOptime(status.Value, legacy.Value)
+	case "failsafe": // not of use here
+	default:
+		c.setMember(strings.TrimPrefix(name, "members/"), e)
+	}
+}
+
+func (c *Cluster) setMember(name string, e dcs.Entry) {
+	i, there := slices.BinarySearchFunc(c.Members, name, func(m Member, name string) int { return strings.Compare(m.Name, name) })
+	switch removed := e.Key == ""; {
+	case removed && there:
+		c.Members = slices.Delete(c.Members, i, i+1)
+	case removed:
+	case there:
+		c.Members[i] = parseMember(name, e.Value)
+	default:
+		c.Members = slices.Insert(c.Members, i, parseMember(name, e.Value))
+	}
 }
 
 // String is one line: who leads, and the members with state and role.

@@ -39,6 +39,12 @@ func (c Credentials) Format(f fmt.State, _ rune) { type plain Credentials; show(
 func (c Etcd3Config) Format(f fmt.State, _ rune) { type plain Etcd3Config; show(f, plain(c)) }
 
 // Format implements [fmt.Formatter].
+func (c ConsulConfig) Format(f fmt.State, _ rune) { type plain ConsulConfig; show(f, plain(c)) }
+
+// Format implements [fmt.Formatter].
+func (c ZooKeeperConfig) Format(f fmt.State, _ rune) { type plain ZooKeeperConfig; show(f, plain(c)) }
+
+// Format implements [fmt.Formatter].
 func (c RESTConfig) Format(f fmt.State, _ rune) { type plain RESTConfig; show(f, plain(c)) }
 
 // Format implements [fmt.Formatter].

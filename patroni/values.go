@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -250,6 +251,9 @@ func hostOf(conn string) string {
 	u, err := url.Parse(conn)
 	if err != nil || u.Hostname() == "" {
 		return ""
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil && strings.ContainsAny(u.Hostname(), ":[]") {
+		return "" // a URL may have it; no host name does
 	}
 	port := u.Port()
 	if port == "" {
