@@ -49,7 +49,7 @@ func connectConsul(addrs []string) (dcs.Store, func(), error) {
 
 func connectZooKeeper(addrs []string) (dcs.Store, func(), error) {
 	const ttl = 2 * time.Second
-	conn, _, err := zk.Connect(addrs, ttl, zk.WithLogInfo(false), zk.WithLogger(silent{}))
+	conn, _, err := zk.Connect(addrs, ttl, zk.WithDialer(zookeeper.Dialer(ttl, nil)), zk.WithLogInfo(false), zk.WithLogger(silent{}))
 	if err != nil {
 		return nil, nil, err
 	}
