@@ -111,7 +111,10 @@ func (v View) String() string {
 	if v.Paused {
 		b.WriteString(", maintenance mode")
 	}
-	if v.Stale != "" {
+	switch {
+	case v.Stale != "" && v.Confirmed.IsZero():
+		fmt.Fprintf(&b, ", NEVER CONFIRMED: %s", v.Stale)
+	case v.Stale != "":
 		fmt.Fprintf(&b, ", STALE for %s: %s", v.At.Sub(v.Confirmed).Round(time.Millisecond), v.Stale)
 	}
 	b.WriteByte('\n')

@@ -29,6 +29,9 @@ func TestUsage(t *testing.T) {
 		{"up", "-nodes", "-1"},
 		{"up", "-dcs", "etcd"},
 		{"up", "-dcs-endpoints", "127.0.0.1:2379"},
+		{"view", "-dcs", "embedded", "-dcs-endpoints", "127.0.0.1:2379", "-path", "/service/demo"},
+		{"view", "-dcs", "consul", "-path", "/service/demo"},
+		{"view", "-dcs", "zookeeper", "-dcs-endpoints", "127.0.0.1:2181"},
 		{"view", "-dcs", "etcd"},
 		{"view", "-path", "/service/demo"},
 		{"switchover", "-budget", "soon"},
@@ -63,15 +66,25 @@ func TestSpecFile(t *testing.T) {
 	}
 }
 
-// TestCoordinatorKilled: a stack run by convoy up, a switchover by another process that is killed with -9 while the
-// poolers hold. Every pooler serves again within the hold's limit, by itself, and nothing is lost.
-func TestCoordinatorKilled(t *testing.T) {
-	if _, _, err := (local.Binaries{}).Find(t.Context()); err != nil {
+// build builds the program, where a stack on any of the stores can run.
+func build(t *testing.T, stores ...string) (convoy string) {
+	t.Helper()
+	if _, _, err := (local.Binaries{}).Find(t.Context(), stores...); err != nil {
 		if os.Getenv("PGCONVOY_REQUIRE") == "1" {
 			t.Fatal(err)
 		}
-		t.Skipf("the programs of a stack are missing (make setup installs them): %v", err)
+		t.Skipf("the programs of a stack are missing (scripts/setup --stores installs them): %v", err)
 	}
+	convoy = filepath.Join(t.TempDir(), "convoy")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", convoy, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return convoy
+}
+
+// start runs convoy up until the test ends, and returns what it tells of the stack.
+func start(t *testing.T, convoy string, args ...string) (info local.Info) {
+	t.Helper()
 	tmp := t.TempDir()
 	for d := tmp; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // the databases' user must get through
 		if err := os.Chmod(d, 0o755); err != nil {
@@ -79,12 +92,8 @@ func TestCoordinatorKilled(t *testing.T) {
 		}
 	}
 	t.Setenv("TMPDIR", tmp)
-	convoy := filepath.Join(tmp, "convoy")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", convoy, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	ready := filepath.Join(tmp, "ready.json")
-	up := exec.CommandContext(t.Context(), convoy, "up", "-ready-file", ready)
+	up := exec.Command(convoy, append([]string{"up", "-ready-file", ready}, args...)...)
 	log, err := os.Create(filepath.Join(tmp, "up.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -95,18 +104,18 @@ func TestCoordinatorKilled(t *testing.T) {
 	}
 	gone := make(chan error, 1)
 	go func() { gone <- up.Wait() }()
-	defer func() {
+	t.Cleanup(func() {
 		if err := up.Process.Signal(os.Interrupt); err != nil {
 			t.Error(err)
 		}
 		if err := <-gone; err != nil {
-			t.Errorf("convoy up: %v", err)
+			said, _ := os.ReadFile(log.Name())
+			t.Errorf("convoy up: %v\n%s", err, said)
 		}
 		if _, err := os.Stat(ready); err == nil {
 			t.Error("the ready file tells of a stack that is gone")
 		}
-	}()
-	var info local.Info
+	})
 	await(t, time.Minute, "the ready file", func() bool {
 		b, err := os.ReadFile(ready)
 		return err == nil && json.Unmarshal(b, &info) == nil
@@ -114,12 +123,39 @@ func TestCoordinatorKilled(t *testing.T) {
 	if st, err := os.Stat(ready); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the ready file is readable by others: %v %v", st, err)
 	}
+	return info
+}
 
+// TestStores: a stack on a store that convoy up starts tells where that is; the other commands find it there too.
+func TestStores(t *testing.T) {
+	convoy := build(t, "consul", "zookeeper")
+	for _, kind := range []string{"consul", "zookeeper"} {
+		t.Run(kind, func(t *testing.T) {
+			info := start(t, convoy, "-nodes", "2", "-poolers", "1", "-dcs", kind)
+			if info.DCS.Kind != kind || len(info.DCS.Endpoints) != 1 || info.PIDs[kind+"-1"] == 0 {
+				t.Errorf("the ready file says %v, %v", info.DCS, info.PIDs)
+			}
+			if out, err := exec.CommandContext(t.Context(), convoy, "switchover").CombinedOutput(); err != nil {
+				t.Errorf("convoy switchover: %v: %s", err, out)
+			}
+			v := look(t, convoy, "-dcs", kind, "-dcs-endpoints", info.DCS.Endpoints[0], "-path", info.Path)
+			if len(v.Members) != 2 || v.Confirmed.IsZero() { // who leads is not proven: nothing says how to ask the databases
+				t.Errorf("the view over the store alone: %v", v)
+			}
+		})
+	}
+}
+
+// TestCoordinatorKilled: a stack run by convoy up, a switchover by another process that is killed with -9 while the
+// poolers hold. Every pooler serves again within the hold's limit, by itself, and nothing is lost.
+func TestCoordinatorKilled(t *testing.T) {
+	convoy := build(t)
+	info := start(t, convoy)
 	l, err := ledger.Start(t.Context(), info.WriteDSN, ledger.Load{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, closed, err := open(info.DCS.Endpoints, info.Path, info.SuperuserDSN, nil)
+	c, closed, err := open(info.DCS, info.Path, info.SuperuserDSN, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,10 +216,10 @@ func TestCoordinatorKilled(t *testing.T) {
 	}
 }
 
-func look(t *testing.T, convoy string) (v topology.View) {
+func look(t *testing.T, convoy string, args ...string) (v topology.View) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), convoy, "view", "-json")
+	cmd := exec.CommandContext(t.Context(), convoy, append([]string{"view", "-json"}, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("convoy view: %v %s", err, errs.String())

@@ -7,16 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
-	"github.com/pgconvoy/pgconvoy/dcs/etcd"
 	"github.com/pgconvoy/pgconvoy/patroni"
 	"github.com/pgconvoy/pgconvoy/topology"
 	"github.com/pgconvoy/pgconvoy/topology/local"
@@ -32,7 +29,7 @@ type where struct {
 
 func (w *where) flags(f *flag.FlagSet) {
 	f.StringVar(&w.dir, "dir", "", "`folder` of the stack; default: the only one that runs on this machine")
-	f.StringVar(&w.dcs, "dcs", "", "configuration store of a stack elsewhere: `etcd`")
+	f.StringVar(&w.dcs, "dcs", "", "configuration `store` of a stack elsewhere: etcd, consul or zookeeper")
 	f.StringVar(&w.endpoints, "dcs-endpoints", "", "comma-separated `addresses` of the store")
 	f.StringVar(&w.path, "path", "", "Patroni's namespace and scope, such as `/service/demo`; with -dcs")
 }
@@ -41,13 +38,14 @@ func (w *where) flags(f *flag.FlagSet) {
 // and Patroni's REST API with PATRONI_RESTAPI_USERNAME and PATRONI_RESTAPI_PASSWORD. close must be called.
 func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), err error) {
 	if w.dcs != "" || w.endpoints != "" || w.path != "" {
-		if w.dcs != "etcd" || w.endpoints == "" || w.path == "" || w.dir != "" {
-			return nil, nil, misuse(f, "a stack elsewhere needs -dcs etcd, -dcs-endpoints and -path, without -dir")
+		known := slices.Contains([]string{"etcd", "consul", "zookeeper"}, w.dcs)
+		if !known || w.endpoints == "" || w.path == "" || w.dir != "" {
+			return nil, nil, misuse(f, "a stack elsewhere needs -dcs (etcd, consul or zookeeper), -dcs-endpoints and -path, without -dir")
 		}
 		client := &patroni.Client{
 			Username: os.Getenv("PATRONI_RESTAPI_USERNAME"), Password: patroni.Secret(os.Getenv("PATRONI_RESTAPI_PASSWORD")),
 		}
-		return open(strings.Split(w.endpoints, ","), w.path, "", client)
+		return open(local.DCS{Kind: w.dcs, Endpoints: strings.Split(w.endpoints, ",")}, w.path, "", client)
 	}
 	dir := w.dir
 	if dir == "" {
@@ -67,23 +65,23 @@ func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), e
 	for _, api := range info.Patroni { // all have the same credentials
 		client.Username, client.Password = credentials(api)
 	}
-	return open(info.DCS.Endpoints, info.Path, info.SuperuserDSN, client)
+	return open(info.DCS, info.Path, info.SuperuserDSN, client)
 }
 
-func open(endpoints []string, path, dsn string, client *patroni.Client) (*topology.Coordinator, func(), error) {
+func open(d local.DCS, path, dsn string, client *patroni.Client) (*topology.Coordinator, func(), error) {
 	config, err := pgconn.ParseConfig(dsn)
 	if err != nil {
 		return nil, nil, err
 	}
-	etcdClient, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
+	store, closed, err := d.Open()
 	if err != nil {
-		return nil, nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
+		return nil, nil, err
 	}
 	c := &topology.Coordinator{
-		Cluster: topology.Cluster{Path: path, Store: etcd.New(etcdClient), Prober: &patroni.SQL{Connect: patroni.Connector(config)}},
+		Cluster: topology.Cluster{Path: path, Store: store, Prober: &patroni.SQL{Connect: patroni.Connector(config)}},
 		Patroni: client,
 	}
-	return c, func() { _ = etcdClient.Close() }, nil // nothing is lost with it
+	return c, closed, nil
 }
 
 // observer reads the stack of a coordinator.

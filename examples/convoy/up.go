@@ -22,18 +22,25 @@ func up(ctx context.Context, args []string) error {
 	file := f.String("spec", "", "`file` with a topology.Spec as YAML or JSON; default: three nodes, three write and two read poolers")
 	dir := f.String("dir", "", "`folder` for data and logs, kept for the next run; default: a temporary one, removed at the end")
 	ready := f.String("ready-file", "", "`file` to write one JSON object to when all is routed: DSNs, addresses, process ids")
-	store := f.String("dcs", "embedded", "configuration `store`: embedded, or etcd")
-	endpoints := f.String("dcs-endpoints", "", "comma-separated `addresses` of your etcd; with -dcs etcd")
+	store := f.String("dcs", "embedded", "configuration `store`: embedded (an etcd of the stack's own), etcd (yours), consul or zookeeper (yours, or without -dcs-endpoints the stack's own)")
+	endpoints := f.String("dcs-endpoints", "", "comma-separated `addresses` of your store")
 	nodes := f.Int("nodes", 0, "`number` of database nodes; default: the spec's, or 3")
 	poolers := f.Int("poolers", 0, "`number` of write poolers; default: the spec's, or 3")
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	if *store != "embedded" && *store != "etcd" {
-		return misuse(f, "-dcs %q is not known; it is embedded or etcd", *store)
-	}
-	if (*store == "etcd") != (*endpoints != "") {
-		return misuse(f, "-dcs etcd and -dcs-endpoints go together")
+	switch *store {
+	case "etcd":
+		if *endpoints == "" {
+			return misuse(f, "-dcs etcd is an etcd of yours: say where with -dcs-endpoints")
+		}
+	case "embedded":
+		if *endpoints != "" {
+			return misuse(f, "-dcs embedded is the stack's own: with -dcs-endpoints it is etcd, consul or zookeeper")
+		}
+	case "consul", "zookeeper":
+	default:
+		return misuse(f, "-dcs %q is not known; it is embedded, etcd, consul or zookeeper", *store)
 	}
 	if *nodes < 0 || *nodes > 50 || *poolers < 0 || *poolers > 50 {
 		return misuse(f, "-nodes and -poolers are from 1 to 50")
@@ -53,9 +60,9 @@ func up(ctx context.Context, args []string) error {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%6.2f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-	r := local.Runner{Dir: *dir, Progress: func(what string) { say("waiting for %s", what) }}
+	r := local.Runner{Dir: *dir, DCS: local.DCS{Kind: *store}, Progress: func(what string) { say("waiting for %s", what) }}
 	if *endpoints != "" {
-		r.Etcd = strings.Split(*endpoints, ",")
+		r.DCS.Endpoints = strings.Split(*endpoints, ",")
 	}
 	err = r.Run(ctx, spec, func(ctx context.Context, s *local.Stack) error {
 		paths := []string{filepath.Join(s.Dir(), readyName)}

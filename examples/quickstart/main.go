@@ -1,10 +1,13 @@
 // Quickstart starts a whole stack on this machine, lets clients write through Envoy, switches over to another primary,
 // kills the primary, and prints what the clients saw. It leaves no process and no file behind, also on Ctrl-C.
+//
+// With -dcs consul or -dcs zookeeper the stack runs on that store (scripts/setup --stores installs it).
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -22,11 +25,20 @@ import (
 // calm is how long the clients write undisturbed before, between and after the events.
 const calm = 3 * time.Second
 
+// stores are the kinds of store that a stack runs by itself, with the name of each.
+var stores = map[string]string{"embedded": "etcd", "consul": "Consul", "zookeeper": "ZooKeeper"}
+
 func main() {
+	dcs := flag.String("dcs", "embedded", "configuration `store` of the stack: embedded (etcd), consul or zookeeper")
+	flag.Parse()
+	if stores[*dcs] == "" || flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
 	// The embedded etcd would print an error each time that Patroni ends one of its watches.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
+	err := run(ctx, *dcs)
 	stop()
 	switch {
 	case err == nil:
@@ -39,10 +51,10 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context, dcs string) error {
 	out := newScreen(os.Stdout)
-	out.say("starting: etcd, 3 x Patroni and PostgreSQL, 5 x PgBouncer, Envoy")
-	r := local.Runner{Progress: out.waitFor}
+	out.say("starting: " + stores[dcs] + ", 3 x Patroni and PostgreSQL, 5 x PgBouncer, Envoy")
+	r := local.Runner{DCS: local.DCS{Kind: dcs}, Progress: out.waitFor}
 	err := r.Run(ctx, topology.Spec{}, func(ctx context.Context, s *local.Stack) error {
 		out.say("ready: all routed")
 		fmt.Fprintln(out, s.View(ctx))

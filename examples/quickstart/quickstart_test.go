@@ -25,13 +25,13 @@ type program struct {
 	cred      *syscall.Credential
 }
 
-func build(t *testing.T, cred *syscall.Credential) program {
+func build(t *testing.T, cred *syscall.Credential, stores ...string) program {
 	t.Helper()
-	if _, _, err := (local.Binaries{}).Find(t.Context()); err != nil {
+	if _, _, err := (local.Binaries{}).Find(t.Context(), stores...); err != nil {
 		if os.Getenv("PGCONVOY_REQUIRE") == "1" {
 			t.Fatal(err)
 		}
-		t.Skipf("the programs of a stack are missing (make setup installs them): %v", err)
+		t.Skipf("the programs of a stack are missing (scripts/setup --stores installs them): %v", err)
 	}
 	dir := t.TempDir()
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // other users must get through
@@ -54,8 +54,8 @@ func build(t *testing.T, cred *syscall.Credential) program {
 	return p
 }
 
-func (p program) command(ctx context.Context) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, p.path)
+func (p program) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
 	if p.cred != nil {
@@ -109,19 +109,25 @@ func nobody(t *testing.T) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// TestQuickstart runs it as a newcomer does, as this user and, where this is root, as an ordinary one too.
+// TestQuickstart runs it as a newcomer does, as this user and, where this is root, as an ordinary one too, and on each
+// store.
 func TestQuickstart(t *testing.T) {
-	users := map[string]*syscall.Credential{"this user": nil}
-	if os.Geteuid() == 0 {
-		users["an ordinary user"] = nobody(t)
+	type how struct {
+		name  string
+		cred  *syscall.Credential
+		store string
 	}
-	for name, cred := range users {
-		t.Run(name, func(t *testing.T) {
-			p := build(t, cred)
+	hows := []how{{"this user", nil, "embedded"}, {"Consul", nil, "consul"}, {"ZooKeeper", nil, "zookeeper"}}
+	if os.Geteuid() == 0 {
+		hows = append(hows, how{"an ordinary user", nobody(t), "embedded"})
+	}
+	for _, how := range hows {
+		t.Run(how.name, func(t *testing.T) {
+			p := build(t, how.cred, how.store)
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			var out bytes.Buffer
-			cmd := p.command(ctx)
+			cmd := p.command(ctx, "-dcs", how.store)
 			cmd.Stdout, cmd.Stderr = &out, &out
 			err := cmd.Run()
 			t.Logf("\n%s", out.String())
@@ -179,35 +185,44 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestKilled: after kill -9 of the program everything that it started ends by itself.
+// TestKilled: after kill -9 of the program everything that it started ends by itself, its store too.
 func TestKilled(t *testing.T) {
-	p := build(t, nil)
-	var out bytes.Buffer
-	cmd := p.command(t.Context())
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 4096)
-	for !strings.Contains(out.String(), "ready: all routed") {
-		n, err := pipe.Read(buf)
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out.String())
-		}
-		out.Write(buf[:n])
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // killed, as asked
-	deadline := time.Now().Add(time.Minute)
-	for left := p.left(t); len(left) > 0; left = p.left(t) {
-		if time.Now().After(deadline) {
-			t.Fatal(fmt.Errorf("processes are left a minute later: %v", left))
-		}
-		time.Sleep(50 * time.Millisecond) // there is nothing to await: they are not our children
+	p := build(t, nil, "consul", "zookeeper")
+	for store, when := range map[string]string{
+		"embedded": "ready: all routed", "consul": "waiting for a writable primary", "zookeeper": "waiting for a writable primary",
+	} {
+		t.Run(store, func(t *testing.T) {
+			var out bytes.Buffer
+			cmd := p.command(t.Context(), "-dcs", store)
+			pipe, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 4096)
+			for !strings.Contains(out.String(), when) {
+				n, err := pipe.Read(buf)
+				if err != nil {
+					t.Fatalf("%v\n%s", err, out.String())
+				}
+				out.Write(buf[:n])
+			}
+			if left := strings.Join(p.left(t), "\n"); !strings.Contains(left, "patroni.yml") || store != "embedded" && !strings.Contains(left, store+"-1") {
+				t.Errorf("nothing to be killed: %s", left)
+			}
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // killed, as asked
+			deadline := time.Now().Add(time.Minute)
+			for left := p.left(t); len(left) > 0; left = p.left(t) {
+				if time.Now().After(deadline) {
+					t.Fatal(fmt.Errorf("processes are left a minute later: %v", left))
+				}
+				time.Sleep(50 * time.Millisecond) // there is nothing to await: they are not our children
+			}
+		})
 	}
 }

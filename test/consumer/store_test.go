@@ -26,7 +26,7 @@ func (c counted) Put(ctx context.Context, key string, value []byte, prev dcs.Ver
 // TestStore: it keeps the contract, by the public suite.
 func TestStore(t *testing.T) {
 	c := counted{memory.New(), new(atomic.Int64)}
-	dcstest.TestStore(t, func(*testing.T) dcs.Store { return c })
+	dcstest.TestStore(t, func(*testing.T) (dcs.Store, dcstest.Faults) { return c, dcstest.Faults{} })
 	if c.writes.Load() == 0 {
 		t.Error("no write went through the wrapper")
 	}

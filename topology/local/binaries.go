@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/dcsserver"
 )
 
 // Binaries says where the programs of a stack are. Empty fields are looked for: in what the set-up has installed
@@ -23,6 +26,10 @@ type Binaries struct {
 	PgBouncer string
 	Envoy     string
 	Tini      string
+
+	Consul    string // of a stack that runs Consul
+	Java      string // of one that runs ZooKeeper
+	ZooKeeper string // likewise: its jar, which names its libraries
 }
 
 // The oldest versions that a stack runs with, and why.
@@ -31,16 +38,19 @@ var oldest = map[string]string{
 	"Patroni":    "4.0",  // roles and quorum as this package reads them
 	"PgBouncer":  "1.19", // SHOW STATE tells whether it is paused
 	"Envoy":      "1.30", // the typed load-balancing policy
+	"Consul":     "1.14", // a port for gRPC with TLS, which can be turned off
 }
 
 // Find fills in the empty fields, runs each program for its version, and names each one that is missing or too old,
-// with what to do. The second result is the versions found, by program.
-func (b Binaries) Find(ctx context.Context) (Binaries, map[string]string, error) {
+// with what to do. Stores are the kinds of store that the stack is to run, whose programs are looked for too: "consul",
+// "zookeeper". The second result is the versions found, by program.
+func (b Binaries) Find(ctx context.Context, stores ...string) (Binaries, map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var errs []error
+	setup := "make setup"
 	missing := func(program, field, looked string) {
-		errs = append(errs, fmt.Errorf("local: %s was not found (%s); run `make setup`, or set Binaries.%s", program, looked, field))
+		errs = append(errs, fmt.Errorf("local: %s was not found (%s); run `%s`, or set Binaries.%s", program, looked, setup, field))
 	}
 	find := func(to *string, program, field string, candidates []string) {
 		if *to == "" {
@@ -63,6 +73,19 @@ func (b Binaries) Find(ctx context.Context) (Binaries, map[string]string, error)
 	find(&b.PgBouncer, "PgBouncer", "PgBouncer", append(installed("pgbouncer"), inPath("pgbouncer")...))
 	find(&b.Envoy, "Envoy", "Envoy", append(installed("envoy"), inPath("envoy")...))
 	find(&b.Tini, "tini", "Tini", append(installed("tini"), inPath("tini")...))
+	setup = "scripts/setup --stores"
+	if slices.Contains(stores, consulKind) {
+		find(&b.Consul, "Consul", "Consul", append(installed("consul"), inPath("consul")...))
+	} else {
+		b.Consul = "" // not asked for its version
+	}
+	if slices.Contains(stores, zookeeperKind) {
+		find(&b.Java, "Java", "Java", inPath("java"))
+		b.ZooKeeper = cmp.Or(b.ZooKeeper, dcsserver.ZooKeeperJar)
+		if _, err := os.Stat(b.ZooKeeper); err != nil {
+			missing("ZooKeeper", "ZooKeeper", "looked at "+b.ZooKeeper)
+		}
+	}
 
 	versions, err := b.versions(ctx)
 	return b, versions, errors.Join(append(errs, err)...)
@@ -83,10 +106,19 @@ func (b Binaries) versions(ctx context.Context) (map[string]string, error) {
 	if b.Envoy != "" {
 		ask["Envoy"] = []string{b.Envoy, "--version"}
 	}
+	if b.Consul != "" {
+		ask["Consul"] = []string{b.Consul, "--version"}
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	versions := map[string]string{}
 	var errs []error
+	setup := func(program string) string {
+		if program == "Consul" {
+			return "scripts/setup --stores"
+		}
+		return "make setup"
+	}
 	for program, argv := range ask {
 		wg.Go(func() {
 			out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
@@ -99,7 +131,7 @@ func (b Binaries) versions(ctx context.Context) (map[string]string, error) {
 			case v == "":
 				errs = append(errs, fmt.Errorf("local: %s (%s) says %q, which holds no version", program, argv[0], strings.TrimSpace(string(out))))
 			case older(v, oldest[program]):
-				errs = append(errs, fmt.Errorf("local: %s %s (%s) is too old, %s or newer is needed; run `make setup`, or name another one in Binaries", program, v, argv[0], oldest[program]))
+				errs = append(errs, fmt.Errorf("local: %s %s (%s) is too old, %s or newer is needed; run `%s`, or name another one in Binaries", program, v, argv[0], oldest[program], setup(program)))
 			}
 			versions[program] = v
 		})

@@ -16,7 +16,7 @@ import (
 )
 
 // The components of a stack: of a node n1 "n1" (all of it), "n1/patroni" and "n1/postgres"; of a pooler pgb-1 "pgb-1"
-// and "pgb-1/agent"; "cp-1", "envoy", "etcd-1".
+// and "pgb-1/agent"; "cp-1", "envoy", and "etcd-1", "consul-1" or "zookeeper-1".
 const (
 	envoy        = "envoy"
 	controlPlane = "cp-1"
@@ -24,9 +24,9 @@ const (
 
 // reserved tells the names that a node or a pooler cannot have.
 func reserved(name string) bool {
-	number, member := strings.CutPrefix(name, "etcd-")
+	program, number, _ := strings.Cut(name, "-")
 	_, err := strconv.Atoi(number)
-	return member && err == nil || slices.Contains([]string{envoy, controlPlane, client, coordinator, replicas, poolers, peers}, name)
+	return slices.Contains(kinds, program) && err == nil || slices.Contains([]string{envoy, controlPlane, client, coordinator, replicas, poolers, peers}, name)
 }
 
 func database(node string) string      { return node + "/postgres" }

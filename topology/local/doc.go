@@ -8,5 +8,9 @@
 //
 // Everything that it starts is gone when Run returns, and also after kill -9 of the calling process. It works on Linux.
 //
-// Importing this package brings in an etcd server; see package dcs/embedded for what that means.
+// The store is an etcd of the stack's own, or one of its own or of yours of another kind: see [DCS]. Patroni needs its
+// client for that store (its extras etcd3, consul and zookeeper).
+//
+// Importing this package brings in an etcd server, and the clients of all stores; see package dcs/embedded for what the
+// former means.
 package local

@@ -17,12 +17,12 @@ import (
 
 // startControlPlane serves the fleet to Envoy.
 func (s *Stack) startControlPlane(ctx context.Context) error {
-	endpoints, err := s.dcs.from(controlPlane)
+	store, err := s.dcs.from(controlPlane)
 	if err != nil {
 		return err
 	}
 	return s.startRole(ctx, &s.roles, role{
-		Component: controlPlane, Path: s.spec.Path, Etcd: endpoints,
+		Component: controlPlane, Path: s.spec.Path, DCS: store,
 		ControlPlane: &controlPlaneRole{Name: controlPlane, Listen: s.xdsAddr},
 	})
 }
@@ -71,13 +71,13 @@ func (s *Stack) startAgent(ctx context.Context, p topology.PgBouncer, config str
 	register, err1 := s.wiring.reach(envoy, p.Name, p.Listen)
 	admin, err2 := s.wiring.reach(name, p.Name, p.Listen)
 	detours, err3 := s.wiring.detours(name, s.spec)
-	endpoints, err4 := s.dcs.from(name)
+	store, err4 := s.dcs.from(name)
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
 	secrets := s.folder.secrets
 	return s.startRole(ctx, &s.roles, role{
-		Component: name, Path: s.spec.Path, Etcd: endpoints,
+		Component: name, Path: s.spec.Path, DCS: store,
 		Agent: &agentRole{
 			Name: p.Name, Service: p.Service(), Register: register, Config: config, NoSync: s.folder.throwaway,
 			Console: dsn(admin, console, secrets.Console, "pgbouncer"),

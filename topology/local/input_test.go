@@ -28,6 +28,7 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := script(t, "pgbouncer", "echo PgBouncer 1.12.0")
+	oldConsul := script(t, "consul", "echo Consul v1.9.3")
 	mute := script(t, "envoy", "exit 1")
 
 	for name, c := range map[string]struct {
@@ -45,6 +46,17 @@ func TestBadInput(t *testing.T) {
 		"folder of somebody":  {runner: Runner{Dir: foreign}, want: []string{"Dir", foreign, "empty folder"}},
 		"missing program":     {runner: Runner{Binaries: Binaries{Envoy: "/nowhere/envoy"}}, want: []string{"Envoy", "/nowhere/envoy", "Binaries.Envoy"}},
 		"old program":         {runner: Runner{Binaries: Binaries{PgBouncer: old}}, want: []string{"PgBouncer 1.12.0", "too old", "1.19", "make setup"}},
+		"unknown store":       {runner: Runner{DCS: DCS{Kind: "paper"}}, want: []string{"Runner.DCS.Kind", "paper", "zookeeper"}},
+		"store without place": {runner: Runner{DCS: DCS{Kind: "etcd"}}, want: []string{"Runner.DCS.Endpoints is empty", "embedded"}},
+		"place without store": {runner: Runner{DCS: DCS{Endpoints: []string{"127.0.0.1:2379"}}}, want: []string{"Runner.DCS.Endpoints is set", "etcd"}},
+		"store with TLS":      {runner: Runner{DCS: DCS{Kind: "consul", Endpoints: []string{"https://127.0.0.1:8501"}}}, want: []string{"Runner.DCS.Endpoints[0]", "https://127.0.0.1:8501", "TLS"}},
+		"store without port":  {runner: Runner{DCS: DCS{Kind: "zookeeper", Endpoints: []string{"127.0.0.1:1", "127.0.0.1"}}}, want: []string{"Runner.DCS.Endpoints[1]", "127.0.0.1:2379"}},
+		"chroot":              {runner: Runner{DCS: DCS{Kind: "zookeeper", Endpoints: []string{"127.0.0.1:2181/us"}}}, want: []string{"Runner.DCS.Endpoints[0]", "127.0.0.1:2181/us"}},
+		"members elsewhere":   {runner: Runner{Members: 3, DCS: DCS{Kind: "consul", Endpoints: []string{"127.0.0.1:8500"}}}, want: []string{"Members", "DCS.Endpoints"}},
+		"missing Consul":      {runner: Runner{DCS: DCS{Kind: "consul"}, Binaries: Binaries{Consul: "/nowhere/consul"}}, want: []string{"Consul", "/nowhere/consul", "Binaries.Consul"}},
+		"missing Java":        {runner: Runner{DCS: DCS{Kind: "zookeeper"}, Binaries: Binaries{Java: "/nowhere/java"}}, want: []string{"Java", "/nowhere/java", "Binaries.Java"}},
+		"missing ZooKeeper":   {runner: Runner{DCS: DCS{Kind: "zookeeper"}, Binaries: Binaries{ZooKeeper: "/nowhere/zookeeper.jar"}}, want: []string{"ZooKeeper", "/nowhere/zookeeper.jar", "scripts/setup --stores", "Binaries.ZooKeeper"}},
+		"old Consul":          {runner: Runner{DCS: DCS{Kind: "consul"}, Binaries: Binaries{Consul: oldConsul}}, want: []string{"Consul 1.9.3", "too old", "1.14", "scripts/setup --stores"}},
 		"broken program":      {runner: Runner{Binaries: Binaries{Envoy: mute}}, want: []string{"Envoy", mute, "version"}},
 	} {
 		t.Run(name, func(t *testing.T) {

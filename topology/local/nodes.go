@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -76,14 +77,6 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("local: %w", err)
 	}
-	endpoints, err := s.dcs.from(manager(n.Name))
-	if err != nil {
-		return nil, err
-	}
-	var hosts []string
-	for _, e := range endpoints {
-		hosts = append(hosts, strings.TrimPrefix(e, "http://"))
-	}
 	sec, at := s.folder.secrets, s.wiring.nodes[n.Name]
 	parameters := map[string]string{
 		"max_connections": "200", "shared_buffers": "64MB", "unix_socket_directories": "",
@@ -107,7 +100,6 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 			Listen: n.API, ConnectAddress: at.api,
 			Authentication: &patroni.Credentials{Username: restUser, Password: sec.REST},
 		},
-		Etcd3: &patroni.Etcd3Config{Hosts: hosts, UseProxies: s.wiring.via != nil},
 		Bootstrap: patroni.BootstrapConfig{
 			DCS: dynamic, InitDB: s.initdb(), PostBootstrap: bootstrap,
 		},
@@ -125,6 +117,9 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 			},
 		},
 	}
+	if err := s.nodeStore(&c); err != nil {
+		return nil, err
+	}
 	if at.poolers != at.replication {
 		c.Postgres.ProxyAddress = at.poolers.String()
 	}
@@ -134,6 +129,28 @@ func (s *Stack) nodeConfig(n topology.Node, dir string) ([]byte, error) {
 		}
 	}
 	return c.YAML()
+}
+
+// nodeStore tells a node's Patroni where the store is.
+func (s *Stack) nodeStore(c *patroni.NodeConfig) error {
+	store, err := s.dcs.from(manager(c.Name))
+	if err != nil {
+		return err
+	}
+	hosts, err := store.hosts()
+	if err != nil {
+		return err
+	}
+	switch store.Kind {
+	case consulKind: // each node has its server, as elsewhere an agent beside it
+		i := slices.IndexFunc(s.spec.Nodes, func(n topology.Node) bool { return n.Name == c.Name })
+		c.Consul = &patroni.ConsulConfig{Host: hosts[i%len(hosts)], Consistency: "consistent"}
+	case zookeeperKind:
+		c.ZooKeeper = &patroni.ZooKeeperConfig{Hosts: hosts}
+	default:
+		c.Etcd3 = &patroni.Etcd3Config{Hosts: hosts, UseProxies: s.wiring.via != nil}
+	}
+	return nil
 }
 
 func (s *Stack) initdb() []any {

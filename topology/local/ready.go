@@ -86,7 +86,8 @@ func (s *Stack) Await(ctx context.Context, done func(topology.View) bool) error 
 	}
 }
 
-// wake has the Patronis look at once that have something to do: the leader, and who does not stream from it.
+// wake has the Patronis look at once that have something to do: the leader, and who does not stream from it. (On Consul
+// only the leader does: the others wait for its key, for up to a loop, in a call that nothing interrupts.)
 func (s *Stack) wake(ctx context.Context, v topology.View) {
 	if v.Leadership.Phase != patroni.Writable.String() || v.Paused {
 		return
@@ -193,12 +194,6 @@ type Info struct {
 	Path         string            `json:"path"`
 	Dir          string            `json:"dir"`
 	PIDs         map[string]int    `json:"pids"` // by component
-}
-
-// DCS says where the stack's store is.
-type DCS struct {
-	Kind      string   `json:"kind"`
-	Endpoints []string `json:"endpoints"`
 }
 
 // Info describes the stack as it is now. It holds passwords.

@@ -12,15 +12,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
-	"github.com/pgconvoy/pgconvoy/dcs/etcd"
 	"github.com/pgconvoy/pgconvoy/envoyconf/xds"
 	"github.com/pgconvoy/pgconvoy/internal/proc"
 	"github.com/pgconvoy/pgconvoy/patroni"
@@ -59,7 +55,7 @@ func RunRole(ctx context.Context) (ran bool, err error) {
 type role struct {
 	Component string
 	Path      string
-	Etcd      []string // endpoints, as this role reaches them
+	DCS       DCS // as this role reaches it
 
 	// One of these.
 	Agent        *agentRole        `json:",omitempty"`
@@ -97,23 +93,16 @@ func (r *role) run(ctx context.Context, log *slog.Logger) error {
 	if r.Member != nil {
 		return r.Member.run(ctx)
 	}
-	client, err := connectEtcd(r.Etcd)
+	store, closed, err := r.DCS.Open()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = client.Close() }() // its leases end by themselves
-	cluster := topology.Cluster{Path: r.Path, Store: etcd.New(client), Logger: log}
+	defer closed()
+	cluster := topology.Cluster{Path: r.Path, Store: store, Logger: log}
 	if r.Agent != nil {
 		return r.Agent.run(ctx, cluster)
 	}
 	return r.ControlPlane.run(ctx, cluster)
-}
-
-func connectEtcd(endpoints []string) (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{
-		Endpoints: endpoints, Logger: zap.NewNop(),
-		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
-	})
 }
 
 func (a *agentRole) run(ctx context.Context, cluster topology.Cluster) error {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ func Run(ctx context.Context, spec topology.Spec, fn func(ctx context.Context, s
 // Runner runs stacks in its own way. The zero value works.
 type Runner struct {
 	Dir      string       // where the stack keeps its data; empty: a temporary folder, removed at the end
-	Etcd     []string     // endpoints of an etcd of yours, without TLS and credentials; empty: one in this process
+	DCS      DCS          // of Kind "consul" or "zookeeper" without Endpoints, too, the stack runs it; zero: an etcd of its own
 	Binaries Binaries     // where the programs are; empty fields are looked for
 	Logger   *slog.Logger // of agents and the like; nil: silent
 	// Progress is told what the start is waiting for, each time that changes; nil: nobody is told.
@@ -32,8 +33,8 @@ type Runner struct {
 	// Logs is a folder for the log file of each component; it stays. Empty: they are in Dir.
 	Logs string
 
-	// Members is the number of etcd servers that the stack runs, without Etcd; 0: one. An even number is no safer than
-	// the odd one below it.
+	// Members is the number of servers that the stack runs as its store, without DCS.Endpoints; 0: one. An even number is
+	// no safer than the odd one below it.
 	Members int
 	// Via says at which address one component reaches another that listens at addr: that of a proxy, for example. It is
 	// asked once for each pair and address while the stack starts, perhaps before the other listens. nil: at addr.
@@ -102,11 +103,17 @@ func (r *Runner) prepare(ctx context.Context, spec topology.Spec) (*Stack, error
 		return nil, err
 	}
 	spec = spec.WithDefaults()
-	binaries, versions, err := r.Binaries.Find(ctx)
-	if err != nil {
+	store := r.DCS
+	store.Kind = cmp.Or(store.Kind, embeddedKind)
+	if err := r.check(spec, store); err != nil {
 		return nil, err
 	}
-	if err := r.check(spec); err != nil {
+	var stores []string
+	if store.own() {
+		stores = append(stores, store.Kind)
+	}
+	binaries, versions, err := r.Binaries.Find(ctx, stores...)
+	if err != nil {
 		return nil, err
 	}
 	ports := newPorts()
@@ -131,8 +138,8 @@ func (r *Runner) prepare(ctx context.Context, spec topology.Spec) (*Stack, error
 		}
 	}
 	var members []member
-	if len(r.Etcd) == 0 {
-		if members, err = f.members(max(r.Members, 1), ports); err != nil {
+	if store.own() {
+		if members, err = f.members(store, max(r.Members, 1), ports); err != nil {
 			return nil, errors.Join(err, f.close())
 		}
 	}
@@ -145,14 +152,17 @@ func (r *Runner) prepare(ctx context.Context, spec topology.Spec) (*Stack, error
 		progress = func(string) {}
 	}
 	return &Stack{
-		spec: spec, folder: f, logs: logs, etcd: r.Etcd, members: members, bin: binaries, versions: versions, log: logger, progress: progress,
+		spec: spec, folder: f, logs: logs, kind: store, members: members, bin: binaries, versions: versions, log: logger, progress: progress,
 		program: r.Roles, lastWord: r.Node, disk: r.Disk, wiring: wiring{via: r.Via}, xdsAddr: xdsAddr,
 		units: map[string]*proc.Keeper{}, thaw: map[string]func(){},
 	}, nil
 }
 
 // check refuses fields that cannot be.
-func (r *Runner) check(spec topology.Spec) error {
+func (r *Runner) check(spec topology.Spec, store DCS) error {
+	if err := store.check(); err != nil {
+		return err
+	}
 	for i, n := range spec.Nodes {
 		if reserved(n.Name) {
 			return fmt.Errorf("local: Spec.Nodes[%d].Name %q is the name of another component of the stack", i, n.Name)
@@ -166,8 +176,8 @@ func (r *Runner) check(spec topology.Spec) error {
 	switch {
 	case r.Members < 0:
 		return fmt.Errorf("local: Runner.Members is %d", r.Members)
-	case r.Members > 0 && len(r.Etcd) > 0:
-		return errors.New("local: Runner has Members and Etcd: the stack runs etcd servers, or uses yours")
+	case r.Members > 0 && !store.own():
+		return errors.New("local: Runner has Members and DCS.Endpoints: the stack runs the servers of its store, or uses yours")
 	case r.Disk < 0 || r.Disk > 0 && r.Disk < minDisk:
 		return fmt.Errorf("local: Runner.Disk is %d bytes, a node needs %d", r.Disk, minDisk)
 	case r.Disk > 0 && os.Geteuid() != 0:

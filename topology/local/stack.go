@@ -32,7 +32,7 @@ type Stack struct {
 	log      *slog.Logger
 	progress func(string)
 	fail     context.CancelCauseFunc
-	etcd     []string // of the caller; empty: our own members
+	kind     DCS // with the endpoints of the caller's; without: our own members
 	members  []member
 	program  []string // runs a role; empty: this process does
 	lastWord func(name string, c *patroni.NodeConfig) error
@@ -123,13 +123,16 @@ func (s *Stack) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// killAll ends all programs at once: nobody comes back to what an orderly end would keep.
+// killAll ends all programs at once, but for the store: nobody comes back to what an orderly end would keep.
 func (s *Stack) killAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	s.mu.Lock()
 	units := maps.Clone(s.units)
 	s.mu.Unlock()
+	for _, m := range s.members {
+		delete(units, m.name) // roles in this process end in order, and need it for that
+	}
 	var wg sync.WaitGroup
 	errs := make([]error, 0, len(units))
 	var mu sync.Mutex
@@ -191,13 +194,14 @@ func (s *Stack) DataDir(node string) (string, error) {
 }
 
 // DCS is where the store is.
-func (s *Stack) DCS() DCS { return DCS{s.dcs.kind, s.dcs.endpoints} }
+func (s *Stack) DCS() DCS { return s.dcs.DCS }
 
-// Versions are those of the programs that run: "PostgreSQL", "Patroni", "PgBouncer", "Envoy".
+// Versions are those of the programs that run: "PostgreSQL", "Patroni", "PgBouncer", "Envoy", and "Consul" where the stack
+// has started it.
 func (s *Stack) Versions() map[string]string { return maps.Clone(s.versions) }
 
 // Store is the stack's configuration store.
-func (s *Stack) Store() dcs.Store { return s.dcs.store }
+func (s *Stack) Store() dcs.Store { return s.dcs.Store }
 
 // WriteDSN leads an application through Envoy and a PgBouncer to the primary. It holds a password.
 func (s *Stack) WriteDSN() string {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 
 	"github.com/pgconvoy/pgconvoy/topology"
 )
@@ -101,21 +100,4 @@ func (d detours) dial(ctx context.Context, network, address string) (net.Conn, e
 // http is a client for Patroni's API, which closes each connection after its answer.
 func (d detours) http() *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: d.dial}}
-}
-
-// hostsOf are the addresses of endpoints.
-func hostsOf(endpoints []string) ([]netip.AddrPort, error) {
-	var hosts []netip.AddrPort
-	for _, e := range endpoints {
-		u, err := url.Parse(e)
-		if err != nil {
-			return nil, err
-		}
-		a, err := netip.ParseAddrPort(u.Host)
-		if err != nil {
-			return nil, fmt.Errorf("%s is not a literal address: %w", u.Host, err)
-		}
-		hosts = append(hosts, a)
-	}
-	return hosts, nil
 }

@@ -17,8 +17,8 @@ import (
 
 // Backend runs the stacks of tests; [Processes] is the one for this machine.
 type Backend interface {
-	// Check says why a stack cannot run here, and what to do about it.
-	Check(ctx context.Context) error
+	// Check says why a stack on a store of this kind cannot run here, and what to do about it.
+	Check(ctx context.Context, dcs string) error
 	// Run starts a stack, calls fn when all of it is routed, and stops all of it when fn returns. If the stack fails,
 	// fn's ctx ends with the reason as its cause, and Run returns that.
 	Run(ctx context.Context, c Config, fn func(ctx context.Context, r Running) error) error
@@ -27,6 +27,7 @@ type Backend interface {
 // Config is what a test asks of a backend. The fields are those of [local.Runner].
 type Config struct {
 	Spec    topology.Spec
+	DCS     string // Runner.DCS.Kind
 	Members int
 	Disk    int64
 	Via     func(from, to string, addr netip.AddrPort) (netip.AddrPort, error) // nil: no proxies
@@ -70,8 +71,8 @@ type Processes struct {
 }
 
 // Check implements [Backend].
-func (p Processes) Check(ctx context.Context) error {
-	_, _, err := p.Binaries.Find(ctx)
+func (p Processes) Check(ctx context.Context, dcs string) error {
+	_, _, err := p.Binaries.Find(ctx, dcs)
 	return err
 }
 
@@ -83,7 +84,7 @@ func (p Processes) Run(ctx context.Context, c Config, fn func(ctx context.Contex
 	}
 	r := local.Runner{
 		Binaries: p.Binaries, Logger: c.Logger, Logs: c.Logs,
-		Members: c.Members, Via: c.Via, Roles: []string{self}, Node: c.Node, Disk: c.Disk,
+		DCS: local.DCS{Kind: c.DCS}, Members: c.Members, Via: c.Via, Roles: []string{self}, Node: c.Node, Disk: c.Disk,
 	}
 	return r.Run(ctx, c.Spec, func(ctx context.Context, s *local.Stack) error { return fn(ctx, s) })
 }

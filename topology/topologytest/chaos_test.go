@@ -360,7 +360,7 @@ type toy struct {
 	t              *toyT
 }
 
-func (o *toy) Check(context.Context) error { return nil }
+func (o *toy) Check(context.Context, string) error { return nil }
 
 func (o *toy) Run(
 	ctx context.Context, _ topologytest.Config, fn func(ctx context.Context, r topologytest.Running) error,

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// LoseQuorum kills so many etcd servers that the rest is no majority, the first ones by name; with one server that is
+// LoseQuorum kills so many of the store's servers that the rest is no majority, the first ones by name; with one server that is
 // the store itself. The undo starts them again.
 func (s *Stack) LoseQuorum() Undo {
 	s.t.Helper()
@@ -33,17 +33,27 @@ func (s *Stack) LoseQuorum() Undo {
 	})
 }
 
-// members are the names of the etcd servers.
+// members are the names of the store's servers.
 func (s *Stack) members() []string {
-	n := len(s.r.DCS().Endpoints)
 	var names []string
-	for i := range n {
-		names = append(names, fmt.Sprintf("etcd-%d", i+1))
+	for i := range s.r.DCS().Endpoints {
+		names = append(names, fmt.Sprintf("%s-%d", s.program(), i+1))
 	}
 	return names
 }
 
-// StoreLeader is the name of the etcd server that leads.
+// program is what the store's servers are named for.
+func (s *Stack) program() string {
+	if kind := s.r.DCS().Kind; kind == "consul" || kind == "zookeeper" {
+		return kind
+	}
+	return "etcd"
+}
+
+// store is a pattern for all servers of the store.
+func (s *Stack) store() string { return s.program() + "-*" }
+
+// StoreLeader is the name of the etcd server that leads; of other stores nobody is asked who does.
 func (s *Stack) StoreLeader() string {
 	s.t.Helper()
 	var name string
@@ -97,6 +107,9 @@ func (s *Stack) CompactStore() {
 
 func (s *Stack) etcd(what string, do func(ctx context.Context, c *clientv3.Client) error) {
 	s.t.Helper()
+	if s.program() != "etcd" {
+		s.t.Fatalf("topologytest: %s: the store is %s; Options.DCS \"embedded\" makes it etcd", what, s.program())
+	}
 	ctx, cancel := context.WithTimeout(s.t.Context(), s.o.limit())
 	defer cancel()
 	c, err := clientv3.New(clientv3.Config{Endpoints: s.r.DCS().Endpoints, Logger: zap.NewNop()})

@@ -1,4 +1,4 @@
-// Package topologytest runs a real stack in anybody's tests - etcd, Patroni
+// Package topologytest runs a real stack in anybody's tests - a store, Patroni
 // with PostgreSQL, PgBouncers with their agents, a control plane and Envoy -
 // and breaks it on purpose.
 //
@@ -29,7 +29,7 @@
 //	pgb-1/agent   its agent
 //	cp-1          the control plane
 //	envoy         Envoy
-//	etcd-1        an etcd server
+//	etcd-1        an etcd server; with [Options.DCS] consul-1 or zookeeper-1
 //
 // # Links
 //

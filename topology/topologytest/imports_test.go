@@ -26,6 +26,7 @@ func TestImports(t *testing.T) {
 		"go.etcd.io/etcd/server", "google.golang.org/grpc/health", "google.golang.org/grpc/reflection",
 	}
 	grpc := []string{"google.golang.org/grpc", "golang.org/x/net/trace", "go.etcd.io"}
+	consul, zookeeper := []string{"github.com/hashicorp"}, []string{"github.com/go-zookeeper"}
 
 	g := imports(t)
 	var examples []string
@@ -40,9 +41,12 @@ func TestImports(t *testing.T) {
 	}{
 		{
 			[]string{"", "/dcs", "/dcs/memory", "/patroni", "/pooler", "/envoyconf", "/topology", "/topology/ledger"},
-			slices.Concat(tests, servers, grpc),
+			slices.Concat(tests, servers, grpc, consul, zookeeper),
 		},
-		{[]string{"/dcs/etcd", "/envoyconf/xds"}, slices.Concat(tests, servers)},
+		{[]string{"/dcs/etcd", "/envoyconf/xds"}, slices.Concat(tests, servers, consul, zookeeper)},
+		{[]string{"/dcs/consul"}, slices.Concat(tests, servers, grpc, zookeeper)},
+		{[]string{"/dcs/zookeeper"}, slices.Concat(tests, servers, grpc, consul)},
+		{[]string{"/dcs/consul", "/dcs/zookeeper"}, slices.Concat(tests, servers, grpc)},
 		// Whoever imports these wants the servers.
 		{append(examples, "/dcs/embedded", "/topology/local"), tests},
 		// For tests.
@@ -89,6 +93,8 @@ func TestImportsAreSeen(t *testing.T) {
 		{"/topology/local", "net/http/pprof", []string{module + "/dcs/embedded"}},
 		{"/dcs/etcd", "golang.org/x/net/trace", []string{"go.etcd.io/etcd/client/v3", "google.golang.org/grpc"}},
 		{"/dcs/dcstest", "testing", nil},
+		{"/dcs/consul", "github.com/hashicorp", nil},
+		{"/dcs/zookeeper", "github.com/go-zookeeper", nil},
 	} {
 		way := g.way(module+c.from, []string{c.to})
 		if way == nil {

@@ -82,7 +82,10 @@ func (s *Stack) Faults() []Fault {
 		faults = append(faults, CutReplication(), IsolateStandby())
 	}
 	if len(s.members()) > 2 {
-		faults = append(faults, KillStoreLeader(), LoseQuorum())
+		if s.program() == "etcd" {
+			faults = append(faults, KillStoreLeader())
+		}
+		faults = append(faults, LoseQuorum())
 	}
 	return faults
 }
@@ -152,7 +155,7 @@ func KillStoreLeader() Fault {
 	return Fault{Name: "KillStoreLeader", Inject: func(s *Stack, _ *rand.Rand) Undo { return s.Kill(s.StoreLeader()) }}
 }
 
-// LoseQuorum kills the majority of the etcd servers.
+// LoseQuorum kills the majority of the store's servers.
 func LoseQuorum() Fault {
 	return Fault{Name: "LoseQuorum", Inject: func(s *Stack, _ *rand.Rand) Undo { return s.LoseQuorum() }}
 }
@@ -161,7 +164,7 @@ func LoseQuorum() Fault {
 func DelayStore() Fault {
 	return Fault{Name: "DelayStore", Inject: func(s *Stack, r *rand.Rand) Undo {
 		latency := time.Duration(10+r.IntN(191)) * time.Millisecond
-		return s.Delay("*/*", "etcd-*", latency, time.Duration(r.Int64N(latency.Milliseconds()+1))*time.Millisecond)
+		return s.Delay("*/*", s.store(), latency, time.Duration(r.Int64N(latency.Milliseconds()+1))*time.Millisecond)
 	}}
 }
 
@@ -169,7 +172,7 @@ func DelayStore() Fault {
 func CutPatroniFromStore() Fault {
 	return Fault{
 		Name:   "CutPatroniFromStore",
-		Inject: func(s *Stack, r *rand.Rand) Undo { return s.Cut(anyNode(s, r)+"/patroni", "etcd-*") },
+		Inject: func(s *Stack, r *rand.Rand) Undo { return s.Cut(anyNode(s, r)+"/patroni", s.store()) },
 		Hold:   [2]time.Duration{time.Second, 10 * time.Second},
 	}
 }
@@ -179,7 +182,7 @@ func CutPatroniFromStore() Fault {
 func CutAgentFromStore() Fault {
 	return Fault{
 		Name:   "CutAgentFromStore",
-		Inject: func(s *Stack, r *rand.Rand) Undo { return s.Cut(anyPooler(s, r)+"/agent", "etcd-*") },
+		Inject: func(s *Stack, r *rand.Rand) Undo { return s.Cut(anyPooler(s, r)+"/agent", s.store()) },
 		Hold:   [2]time.Duration{time.Second, 10 * time.Second},
 	}
 }

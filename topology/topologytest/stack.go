@@ -66,7 +66,7 @@ func (s *Stack) Spec() topology.Spec { return s.r.Spec() }
 // Store is the stack's configuration store, past every proxy.
 func (s *Stack) Store() dcs.Store { return s.r.Store() }
 
-// DCS is where that store is, for an etcd client of your own.
+// DCS is where that store is, for a client of your own.
 func (s *Stack) DCS() local.DCS { return s.r.DCS() }
 
 // Cluster is what roles of this stack share: for an agent, a coordinator or a controller of your own.

@@ -22,7 +22,8 @@ import (
 type Options struct {
 	Spec    topology.Spec // zero: three nodes with synchronous replication, three write and two read poolers
 	Backend Backend       // nil: Processes{}
-	Members int           // etcd servers; 0: one. Faults of the quorum need three.
+	DCS     string        // the store's kind: "embedded" (etcd), "consul" or "zookeeper"; empty: "embedded"
+	Members int           // servers of the store; 0: one. Faults of the quorum need three.
 	// Disk is the size in bytes of a file system for each node's data, for FillDisk; it needs root. 0: ordinary folders.
 	Disk int64
 	// Direct leaves the proxies and the scripts that can hang out, for measurements: then no link can be broken.
@@ -51,18 +52,22 @@ func Start(t testing.TB, o Options) *Stack {
 
 func requirePrograms(t testing.TB, o Options) {
 	t.Helper()
-	err := o.backend().Check(t.Context())
+	err := o.backend().Check(t.Context(), o.DCS)
 	if err == nil && o.Disk > 0 && os.Geteuid() != 0 {
 		err = errors.New("Options.Disk mounts a file system for each node, which takes root")
 	}
 	if err == nil {
 		return
 	}
-	const said = "topologytest: a stack cannot run here (`make setup` in a clone of github.com/pgconvoy/pgconvoy installs what it needs): %v"
-	if os.Getenv(required) == "1" {
-		t.Fatalf(said, err)
+	const said = "topologytest: a stack cannot run here (`%s` in a clone of github.com/pgconvoy/pgconvoy installs what it needs): %v"
+	setup := "make setup"
+	if o.DCS != "" {
+		setup = "scripts/setup --stores"
 	}
-	t.Skipf(said, err)
+	if os.Getenv(required) == "1" {
+		t.Fatalf(said, setup, err)
+	}
+	t.Skipf(said, setup, err)
 }
 
 func (o Options) backend() Backend {
@@ -104,7 +109,7 @@ func launch(ctx context.Context, o Options, name string) (*running, error) {
 		return nil, fmt.Errorf("topologytest: %w", errors.Join(err, os.RemoveAll(logs)))
 	}
 	c := Config{
-		Spec: o.Spec, Members: o.Members, Disk: o.Disk, Logs: logs,
+		Spec: o.Spec, DCS: o.DCS, Members: o.Members, Disk: o.Disk, Logs: logs,
 		Logger: slog.New(slog.NewTextHandler(u.file, nil)),
 	}
 	if !o.Direct {
