@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/dcs/internal/level"
 	"github.com/pgconvoy/pgconvoy/dcs/internal/retry"
 )
 
@@ -28,28 +29,11 @@ const (
 // for longer than it was told to. If the store itself was replaced by an older copy (restored from a snapshot), the
 // content becomes what the store now says.
 func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
-	return func(yield func(dcs.Snapshot, error) bool) {
-		var last dcs.Snapshot
-		if err := checkDir(dir); err != nil {
-			yield(last, err)
-			return
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		// A goroutine follows the store while the consumer works, so that a slow one finds the newest.
-		c, wait := dcs.Latest(func(yield func(dcs.Snapshot, error) bool) {
-			w := watch{s: s, dir: dir, publish: func(snap dcs.Snapshot) { yield(snap, nil) }}
-			err := w.run(ctx)
-			yield(w.snap, err)
-		})
-		defer func() { _ = wait() }()
-		defer cancel()
-		for last = range c {
-			if !yield(last, nil) {
-				return
-			}
-		}
-		yield(last, wait())
-	}
+	return level.Watch(ctx, checkDir(dir), func(ctx context.Context, publish func(dcs.Snapshot)) (dcs.Snapshot, error) {
+		w := watch{s: s, dir: dir, publish: publish}
+		err := w.run(ctx)
+		return w.snap, err
+	})
 }
 
 // watch is the state of one Watch. One question is under way at a time, so that no answer can overtake another.

@@ -10,6 +10,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/pgconvoy/pgconvoy/dcs/internal/retry"
 )
 
 // read takes the outcome of a read.
@@ -25,7 +27,7 @@ func (w *watch) read(ctx context.Context, r result) error {
 		}
 		w.readFailures++
 		w.readAll = w.readAll || r.all
-		w.readAt = time.Now().Add(backoff(w.readFailures))
+		w.readAt = time.Now().Add(retry.Backoff(w.readFailures))
 		w.stale(r.err)
 		w.s.redial()
 		return nil

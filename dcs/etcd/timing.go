@@ -5,15 +5,6 @@ import (
 	"time"
 )
 
-// backoff is the wait after the nth failure in a row.
-func backoff(n int) time.Duration {
-	d := maxBackoff
-	if n < 10 {
-		d = min(maxBackoff, minBackoff<<(n-1))
-	}
-	return d/2 + rand.N(d/2)
-}
-
 // jitter spreads an interval a little, so that many watches do not read in step.
 func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
 

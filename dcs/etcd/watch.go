@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/dcs/internal/level"
+	"github.com/pgconvoy/pgconvoy/dcs/internal/retry"
 )
 
 const (
@@ -19,8 +21,6 @@ const (
 	patience = time.Second
 	// While there is no answer, connecting is tried again at this interval. (gRPC's own grows to two minutes.)
 	redialEvery = 200 * time.Millisecond
-	// Bounds of the wait between two failed attempts.
-	minBackoff, maxBackoff = 50 * time.Millisecond, time.Second
 	// Streams that begin behind what was written meanwhile are replaced this often; in a busy store all may be.
 	maxRestarts = 3
 )
@@ -32,28 +32,11 @@ const (
 // far as a read did within Timeout. If the store itself was replaced by another one or by an older copy (restored from a
 // backup), the content becomes what the store now says.
 func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
-	return func(yield func(dcs.Snapshot, error) bool) {
-		var last dcs.Snapshot
-		if err := dcs.CheckKey("dir", dir); err != nil {
-			yield(last, err)
-			return
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		// A goroutine follows the store while the consumer works, so that a slow one finds the newest.
-		c, wait := dcs.Latest(func(yield func(dcs.Snapshot, error) bool) {
-			w := watch{s: s, dir: dir, publish: func(snap dcs.Snapshot) { yield(snap, nil) }}
-			err := w.run(ctx)
-			yield(w.snap, err)
-		})
-		defer func() { _ = wait() }()
-		defer cancel()
-		for last = range c {
-			if !yield(last, nil) {
-				return
-			}
-		}
-		yield(last, wait())
-	}
+	return level.Watch(ctx, dcs.CheckKey("dir", dir), func(ctx context.Context, publish func(dcs.Snapshot)) (dcs.Snapshot, error) {
+		w := watch{s: s, dir: dir, publish: publish}
+		err := w.run(ctx)
+		return w.snap, err
+	})
 }
 
 // watch is the state of one Watch. One goroutine owns it.
@@ -206,13 +189,13 @@ func (w *watch) stale(why error) {
 
 // streamFailed drops the stream and reads again: at once if it had served for a while.
 func (w *watch) streamFailed() {
-	if !w.streamSince.IsZero() && time.Since(w.streamSince) > maxBackoff {
+	if !w.streamSince.IsZero() && time.Since(w.streamSince) > retry.Max {
 		w.streamFailures = 0
 	}
 	w.closeStream()
 	w.readAt = time.Now()
 	if w.streamFailures++; w.streamFailures > 1 {
-		w.readAt = w.readAt.Add(backoff(w.streamFailures))
+		w.readAt = w.readAt.Add(retry.Backoff(w.streamFailures))
 	}
 }
 

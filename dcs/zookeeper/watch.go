@@ -13,6 +13,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/dcs/internal/level"
 	"github.com/pgconvoy/pgconvoy/dcs/internal/retry"
 )
 
@@ -28,28 +29,11 @@ const (
 // session what the servers say is merged by the order of their transactions, in a new one it is built anew before it is
 // shown.
 func (s *Store) Watch(ctx context.Context, dir string) iter.Seq2[dcs.Snapshot, error] {
-	return func(yield func(dcs.Snapshot, error) bool) {
-		var last dcs.Snapshot
-		if err := s.check("dir", dir); err != nil {
-			yield(last, err)
-			return
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		// A goroutine follows the store while the consumer works, so that a slow one finds the newest.
-		c, wait := dcs.Latest(func(yield func(dcs.Snapshot, error) bool) {
-			w := newWatch(s, dir, func(snap dcs.Snapshot) { yield(snap, nil) })
-			err := w.run(ctx)
-			yield(w.snap, err)
-		})
-		defer func() { _ = wait() }()
-		defer cancel()
-		for last = range c {
-			if !yield(last, nil) {
-				return
-			}
-		}
-		yield(last, wait())
-	}
+	return level.Watch(ctx, s.check("dir", dir), func(ctx context.Context, publish func(dcs.Snapshot)) (dcs.Snapshot, error) {
+		w := newWatch(s, dir, publish)
+		err := w.run(ctx)
+		return w.snap, err
+	})
 }
 
 // watch is the state of one Watch. One goroutine owns it.
