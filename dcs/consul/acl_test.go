@@ -53,7 +53,7 @@ func token(t testing.TB, c *api.Client, rules string) *api.ACLToken {
 func rightsToRead(t *testing.T, s *storetest.Servers) {
 	root := client(t, s.Addrs()[0], as(management))
 	for _, k := range []string{"full/a", "full/b"} {
-		put(t, consul.New(root), k, "1", dcs.Version{})
+		storetest.Put(t, consul.New(root), k, "1", dcs.Version{})
 	}
 	for name, c := range map[string]struct {
 		rules string // "": no token
@@ -102,7 +102,7 @@ func rightsToRead(t *testing.T, s *storetest.Servers) {
 
 func rightsToWrite(t *testing.T, s *storetest.Servers) {
 	root := client(t, s.Addrs()[0], as(management))
-	v := put(t, consul.New(root), "k", "1", dcs.Version{})
+	v := storetest.Put(t, consul.New(root), "k", "1", dcs.Version{})
 	reader := connect(t, s.Addrs()[0], as(token(t, root, `key_prefix "demo/" { policy = "read" }`).SecretID))
 	blind := connect(t, s.Addrs()[0], as(token(t, root, `node_prefix "" { policy = "read" }`).SecretID))
 	nobody := connect(t, s.Addrs()[0], as("7c6d4e0e-0000-4000-8000-5f3759df0009"))
@@ -124,29 +124,29 @@ func rightsToWrite(t *testing.T, s *storetest.Servers) {
 			t.Errorf("%s: lease: %v", name, err)
 		}
 	}
-	if snap, err := reader.Get(t.Context(), dir); err != nil || content(snap) != "k=1" {
-		t.Errorf("content is %v, %v", content(snap), err)
+	if snap, err := reader.Get(t.Context(), dir); err != nil || storetest.Content(snap) != "k=1" {
+		t.Errorf("content is %v, %v", storetest.Content(snap), err)
 	}
 }
 
 // A token that is deleted ends the watch, with the last content and not with an empty one.
 func tokenThatWasDeleted(t *testing.T, s *storetest.Servers) {
 	root := client(t, s.Addrs()[0], as(management))
-	put(t, consul.New(root), "k", "1", dcs.Version{})
+	storetest.Put(t, consul.New(root), "k", "1", dcs.Version{})
 	tk := token(t, root, `key_prefix "demo/" { policy = "read" }`)
 	store := connect(t, s.Addrs()[0], as(tk.SecretID))
 	store.Reconfirm = time.Second
 	deleted := false
 	for snap, err := range store.Watch(t.Context(), dir) {
 		if err != nil {
-			if !deleted || content(snap) != "k=1" || strings.Contains(err.Error(), tk.SecretID) {
-				t.Errorf("ended with %q, %v", content(snap), err)
+			if !deleted || storetest.Content(snap) != "k=1" || strings.Contains(err.Error(), tk.SecretID) {
+				t.Errorf("ended with %q, %v", storetest.Content(snap), err)
 			}
 			t.Log(err)
 			return
 		}
-		if snap.Known() && content(snap) != "k=1" {
-			t.Errorf("content is %q", content(snap))
+		if snap.Known() && storetest.Content(snap) != "k=1" {
+			t.Errorf("content is %q", storetest.Content(snap))
 		}
 		if snap.Known() && !deleted {
 			deleted = true
@@ -162,23 +162,23 @@ func tokenThatWasDeleted(t *testing.T, s *storetest.Servers) {
 func restartWithRights(t *testing.T, s *storetest.Servers) {
 	root := client(t, s.Addrs()[0], as(management))
 	admin := consul.New(root)
-	v := put(t, admin, "k", "1", dcs.Version{})
+	v := storetest.Put(t, admin, "k", "1", dcs.Version{})
 	store := connect(t, s.Addrs()[0], as(token(t, root, `key_prefix "demo/" { policy = "read" }`).SecretID))
 	store.Reconfirm = time.Second
-	f := follow(t, store)
-	f.until("fresh", fresh("k=1"))
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=1"))
 	for range 3 {
 		s.Restart(t)
 		began := time.Now()
-		f.until("fresh again", func(s dcs.Snapshot) bool {
-			if content(s) != "k=1" {
-				t.Errorf("content is %q", content(s))
+		f.Until("fresh again", func(s dcs.Snapshot) bool {
+			if storetest.Content(s) != "k=1" {
+				t.Errorf("content is %q", storetest.Content(s))
 			}
 			return s.Stale == nil && s.At.After(began)
 		})
 	}
-	put(t, admin, "k", "2", v)
-	f.until("following", fresh("k=2"))
+	storetest.Put(t, admin, "k", "2", v)
+	f.Until("following", storetest.Fresh("k=2"))
 }
 
 // Somebody without a token may see a directory, or may not: Consul does not say that it left something out.
@@ -195,13 +195,13 @@ func rightsWithoutAToken(t *testing.T, s *storetest.Servers) {
 			t.Fatal(err)
 		}
 	}
-	v := put(t, consul.New(root), "k", "1", dcs.Version{})
+	v := storetest.Put(t, consul.New(root), "k", "1", dcs.Version{})
 	set(&api.ACLTokenPolicyLink{ID: p.ID})
 	store := connect(t, s.Addrs()[0])
 	store.Reconfirm = time.Second
 	denied := false
 	for snap, err := range store.Watch(t.Context(), dir) {
-		if content(snap) == "" && snap.Known() {
+		if storetest.Content(snap) == "" && snap.Known() {
 			t.Error("the key is gone")
 		}
 		if err != nil {
@@ -213,7 +213,7 @@ func rightsWithoutAToken(t *testing.T, s *storetest.Servers) {
 		if snap.Known() && !denied {
 			denied = true
 			set()
-			put(t, consul.New(root), "k", "2", v) // a question that was allowed may bring it, the next may not
+			storetest.Put(t, consul.New(root), "k", "2", v) // a question that was allowed may bring it, the next may not
 		}
 	}
 }

@@ -2,7 +2,6 @@ package consul_test
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"time"
 
@@ -24,7 +23,7 @@ func delivery(b *testing.B, s *storetest.Servers) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	store := connect(b, s.Addrs()[0])
-	first := put(b, store, "k", "0", dcs.Version{})
+	first := storetest.Put(b, store, "k", "0", dcs.Version{})
 
 	kv := client(b, s.Addrs()[0]).KV()
 	bareAt := make(chan time.Time, 1)
@@ -66,25 +65,8 @@ func delivery(b *testing.B, s *storetest.Servers) {
 	}()
 	<-ready
 
-	var bares, ours []time.Duration
 	v := first
-	for b.Loop() {
-		// As writes come, one by one: whoever watches has asked again since the last.
-		time.Sleep(2 * time.Millisecond)
-		begin := time.Now()
-		v = put(b, store, "k", "x", v)
-		t1, t2 := <-bareAt, <-oursAt
-		bares, ours = append(bares, t1.Sub(begin)), append(ours, t2.Sub(begin))
-	}
-	at := func(d []time.Duration, percent int) float64 {
-		slices.Sort(d)
-		return float64(d[(len(d)-1)*percent/100].Nanoseconds()) / 1e3
-	}
-	b.ReportMetric(at(bares, 50), "bare-p50-µs")
-	b.ReportMetric(at(ours, 50), "watch-p50-µs")
-	b.ReportMetric(at(bares, 99), "bare-p99-µs")
-	b.ReportMetric(at(ours, 99), "watch-p99-µs")
-	b.ReportMetric(at(ours, 99)/at(bares, 99), "p99-ratio")
+	storetest.Delivery(b, func() { v = storetest.Put(b, store, "k", "x", v) }, bareAt, oursAt)
 	cancel()
 	<-done
 	<-bareDone

@@ -22,16 +22,16 @@ func watchLeavesDeadConnections(t *testing.T, s *storetest.Servers) {
 	})
 	store.Reconfirm = 2 * time.Second
 	store.Timeout = time.Minute // not what ends the wait
-	v := put(t, store, "k", "1", dcs.Version{})
-	f := follow(t, store)
-	f.until("fresh", fresh("k=1"))
-	v = put(t, store, "k", "2", v)
-	f.until("following", fresh("k=2"))
+	v := storetest.Put(t, store, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=1"))
+	v = storetest.Put(t, store, "k", "2", v)
+	f.Until("following", storetest.Fresh("k=2"))
 	for i := range 2 {
 		m.kill()
 		value := string(rune('a' + i))
-		v = put(t, connect(t, s.Addrs()[0]), "k", value, v)
-		f.until("following over new connections", fresh("k="+value))
+		v = storetest.Put(t, connect(t, s.Addrs()[0]), "k", value, v)
+		f.Until("following over new connections", storetest.Fresh("k="+value))
 	}
 }
 

@@ -24,13 +24,13 @@ import (
 func TestWatchOfAServerThatWasNeverThere(t *testing.T) {
 	leak.Check(t)
 	store := connect(t, netip.MustParseAddrPort("127.0.0.1:1"))
-	f := follow(t, store)
-	f.until("stale", stale)
-	if f.last.Known() {
+	f := storetest.Follow(t, store)
+	f.Until("stale", storetest.Stale)
+	if f.Last.Known() {
 		t.Error("known without a confirmation")
 	}
-	if !strings.Contains(f.last.Stale.Error(), "127.0.0.1:1") {
-		t.Errorf("the reason does not say what is wrong: %v", f.last.Stale)
+	if !strings.Contains(f.Last.Stale.Error(), "127.0.0.1:1") {
+		t.Errorf("the reason does not say what is wrong: %v", f.Last.Stale)
 	}
 	_, err := store.Put(t.Context(), dir+"/k", nil, dcs.Version{})
 	if err == nil || errors.Is(err, dcs.ErrUnknown) || !strings.Contains(err.Error(), "not applied") {
@@ -42,46 +42,46 @@ func TestWatchOfAServerThatWasNeverThere(t *testing.T) {
 func restart(t *testing.T, s *storetest.Servers) {
 	store := connect(t, s.Addrs()[0])
 	store.TTL = 30 * time.Second // longer than any restart
-	v := put(t, store, "k", "1", dcs.Version{})
-	f := follow(t, store)
-	f.until("fresh", fresh("k=1"))
-	at := f.last.At
+	v := storetest.Put(t, store, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=1"))
+	at := f.Last.At
 	err := store.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-		mine := put(t, w, "mine", "1", dcs.Version{})
-		f.until("fresh", fresh("k=1 mine=1"))
+		mine := storetest.Put(t, w, "mine", "1", dcs.Version{})
+		f.Until("fresh", storetest.Fresh("k=1 mine=1"))
 		s.Stop(t, 0)
 		closed := time.Now()
-		f.until("stale", stale)
-		if content(f.last) != "k=1 mine=1" || f.last.At.Before(at) || f.last.At.After(closed) {
-			t.Errorf("stale content is %q of %v, confirmed at %v, closed at %v", content(f.last), f.last.At, at, closed)
+		f.Until("stale", storetest.Stale)
+		if storetest.Content(f.Last) != "k=1 mine=1" || f.Last.At.Before(at) || f.Last.At.After(closed) {
+			t.Errorf("stale content is %q of %v, confirmed at %v, closed at %v", storetest.Content(f.Last), f.Last.At, at, closed)
 		}
 		s.Start(t, 0)
-		f.until("fresh again", fresh("k=1 mine=1"))
-		if e, _ := f.last.Get(dir + "/k"); e.Version != v {
+		f.Until("fresh again", storetest.Fresh("k=1 mine=1"))
+		if e, _ := f.Last.Get(dir + "/k"); e.Version != v {
 			t.Errorf("version is %v, was %v", e.Version, v)
 		}
-		put(t, w, "mine", "2", mine)
-		put(t, store, "k", "2", v)
-		f.until("following again", fresh("k=2 mine=2"))
+		storetest.Put(t, w, "mine", "2", mine)
+		storetest.Put(t, store, "k", "2", v)
+		f.Until("following again", storetest.Fresh("k=2 mine=2"))
 		return context.Cause(ctx)
 	})
 	if err != nil {
 		t.Error(err)
 	}
-	f.until("without the lease", fresh("k=2"))
+	f.Until("without the lease", storetest.Fresh("k=2"))
 }
 
 func watchNoticesSilence(t *testing.T, s *storetest.Servers) {
 	p := storetest.NewProxy(t, s.Addrs()[0])
 	store := connect(t, p.Addr())
 	store.Reconfirm = 200 * time.Millisecond
-	f := follow(t, store)
-	f.until("fresh", fresh(""))
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh(""))
 	heal := p.Mute()
-	f.until("stale", stale)
-	put(t, connect(t, s.Addrs()[0]), "k", "1", dcs.Version{})
+	f.Until("stale", storetest.Stale)
+	storetest.Put(t, connect(t, s.Addrs()[0]), "k", "1", dcs.Version{})
 	heal()
-	f.until("fresh", fresh("k=1"))
+	f.Until("fresh", storetest.Fresh("k=1"))
 }
 
 // The store is replaced by a copy: the index goes back, and so do versions.
@@ -89,7 +89,7 @@ func watchOfAStoreThatWasReplaced(t *testing.T, s *storetest.Servers) {
 	c := client(t, s.Addrs()[0])
 	store := connect(t, s.Addrs()[0])
 	store.Reconfirm = time.Hour
-	v := put(t, store, "k", "old", dcs.Version{})
+	v := storetest.Put(t, store, "k", "old", dcs.Version{})
 	old := v
 	r, _, err := c.Snapshot().Save(nil)
 	if err != nil {
@@ -99,23 +99,23 @@ func watchOfAStoreThatWasReplaced(t *testing.T, s *storetest.Servers) {
 	if err = errors.Join(err, r.Close()); err != nil {
 		t.Fatal(err)
 	}
-	f := follow(t, store)
-	f.until("fresh", fresh("k=old"))
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=old"))
 	for range 20 {
-		v = put(t, store, "k", "new", v)
+		v = storetest.Put(t, store, "k", "new", v)
 	}
-	put(t, store, "other", "new", dcs.Version{})
-	f.until("fresh", fresh("k=new other=new"))
+	storetest.Put(t, store, "other", "new", dcs.Version{})
+	f.Until("fresh", storetest.Fresh("k=new other=new"))
 
 	if err := c.Snapshot().Restore(nil, bytes.NewReader(copied)); err != nil {
 		t.Fatal(err)
 	}
-	f.until("the copy's", fresh("k=old"))
-	if e, _ := f.last.Get(dir + "/k"); e.Version != old {
+	f.Until("the copy's", storetest.Fresh("k=old"))
+	if e, _ := f.Last.Get(dir + "/k"); e.Version != old {
 		t.Errorf("version is %v, in the copy it is %v", e.Version, old)
 	}
-	put(t, store, "k", "1", old)
-	f.until("following the copy", fresh("k=1"))
+	storetest.Put(t, store, "k", "1", old)
+	f.Until("following the copy", storetest.Fresh("k=1"))
 }
 
 func TestWithoutALeader(t *testing.T) {
@@ -125,14 +125,14 @@ func TestWithoutALeader(t *testing.T) {
 	})
 	store := connect(t, s.Addrs()[0])
 	store.Reconfirm = time.Second
-	v := put(t, store, "k", "1", dcs.Version{})
-	f := follow(t, store)
-	f.until("fresh", fresh("k=1"))
+	v := storetest.Put(t, store, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=1"))
 	s.Kill(t, 1)
 	s.Kill(t, 2)
-	f.until("stale", stale)
-	f.until("stale for want of a leader", func(s dcs.Snapshot) bool {
-		return stale(s) && strings.Contains(s.Stale.Error(), "No cluster leader") && content(s) == "k=1"
+	f.Until("stale", storetest.Stale)
+	f.Until("stale for want of a leader", func(s dcs.Snapshot) bool {
+		return storetest.Stale(s) && strings.Contains(s.Stale.Error(), "No cluster leader") && storetest.Content(s) == "k=1"
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -146,12 +146,12 @@ func TestWithoutALeader(t *testing.T) {
 	}
 	s.Start(t, 1)
 	s.Start(t, 2)
-	f.until("fresh again", func(s dcs.Snapshot) bool { return s.Stale == nil })
-	if !errors.Is(err, dcs.ErrUnknown) && content(f.last) != "k=1" {
-		t.Errorf("content is %v after a put that was not applied", content(f.last))
+	f.Until("fresh again", func(s dcs.Snapshot) bool { return s.Stale == nil })
+	if !errors.Is(err, dcs.ErrUnknown) && storetest.Content(f.Last) != "k=1" {
+		t.Errorf("content is %v after a put that was not applied", storetest.Content(f.Last))
 	}
-	put(t, store, "k", "2", v)
-	f.until("following again", func(s dcs.Snapshot) bool {
+	storetest.Put(t, store, "k", "2", v)
+	f.Until("following again", func(s dcs.Snapshot) bool {
 		e, _ := s.Get(dir + "/k")
 		return s.Stale == nil && string(e.Value) == "2"
 	})
@@ -161,7 +161,7 @@ func watchLeftAtAnyMoment(t *testing.T, s *storetest.Servers) {
 	p := storetest.NewProxy(t, s.Addrs()[0])
 	store := connect(t, p.Addr())
 	store.Timeout = time.Minute // whoever waits for an answer takes as long
-	put(t, store, "k", "1", dcs.Version{})
+	storetest.Put(t, store, "k", "1", dcs.Version{})
 	leak.Check(t, "pgconvoy/dcs/consul.") // while the client lives
 	for i := range 80 {
 		switch i {
@@ -233,13 +233,13 @@ func impatientClient(t *testing.T, s *storetest.Servers) {
 	store := connect(t, s.Addrs()[0], func(c *api.Config) {
 		c.HttpClient = &http.Client{Transport: c.Transport, Timeout: time.Second}
 	})
-	f := follow(t, store)
-	f.until("fresh", fresh(""))
-	at := f.last.At
-	f.until("confirmed again", func(s dcs.Snapshot) bool { return s.Stale != nil || s.At.Sub(at) > 2*time.Second })
-	if f.last.Stale != nil {
-		t.Errorf("stale: %v", f.last.Stale)
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh(""))
+	at := f.Last.At
+	f.Until("confirmed again", func(s dcs.Snapshot) bool { return s.Stale != nil || s.At.Sub(at) > 2*time.Second })
+	if f.Last.Stale != nil {
+		t.Errorf("stale: %v", f.Last.Stale)
 	}
-	put(t, store, "k", "1", dcs.Version{})
-	f.until("following", fresh("k=1"))
+	storetest.Put(t, store, "k", "1", dcs.Version{})
+	f.Until("following", storetest.Fresh("k=1"))
 }

@@ -30,7 +30,7 @@ func sessionOfALease(t *testing.T, s *storetest.Servers) {
 	store := connect(t, s.Addrs()[0])
 	store.TTL = 90 * time.Second
 	err := store.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-		put(t, w, "k", "1", dcs.Version{})
+		storetest.Put(t, w, "k", "1", dcs.Version{})
 		all, _, err := c.Session().List(nil)
 		if err != nil || len(all) != 1 {
 			t.Fatalf("sessions: %v, %v", all, err)
@@ -49,7 +49,7 @@ func sessionOfALease(t *testing.T, s *storetest.Servers) {
 	}
 	// Nobody has to wait: the key can be had at once.
 	err = store.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-		put(t, w, "k", "1", dcs.Version{})
+		storetest.Put(t, w, "k", "1", dcs.Version{})
 		return nil
 	})
 	if err != nil {
@@ -77,7 +77,7 @@ func lockDelay(t *testing.T, s *storetest.Servers) {
 	lose("short", time.Second)
 	err := store.Lease(t.Context(), func(_ context.Context, w dcs.Writer) error {
 		began := time.Now()
-		put(t, w, "short", "1", dcs.Version{})
+		storetest.Put(t, w, "short", "1", dcs.Version{})
 		t.Logf("had after %v", time.Since(began))
 		return nil
 	})
@@ -97,15 +97,15 @@ func lockDelay(t *testing.T, s *storetest.Servers) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, store, "long", "1", dcs.Version{}) // a plain put needs no lock
+	storetest.Put(t, store, "long", "1", dcs.Version{}) // a plain put needs no lock
 }
 
 // A session takes a key over from another one in one step: nobody sees it absent, and it has a new token.
 func takeover(t *testing.T, s *storetest.Servers) {
 	store, other := connect(t, s.Addrs()[0]), connect(t, s.Addrs()[0])
 	err := store.Lease(t.Context(), func(ctx context.Context, first dcs.Writer) error {
-		v := put(t, first, "k", "1", dcs.Version{})
-		v2 := put(t, first, "k", "2", v)
+		v := storetest.Put(t, first, "k", "1", dcs.Version{})
+		v2 := storetest.Put(t, first, "k", "2", v)
 		if v2.Created != v.Created {
 			t.Errorf("its own session made it anew: %v, %v", v, v2)
 		}
@@ -113,7 +113,7 @@ func takeover(t *testing.T, s *storetest.Servers) {
 			if _, err := second.Put(ctx, dir+"/k", nil, v); !errors.Is(err, dcs.ErrConflict) {
 				t.Errorf("a takeover at an old version: %v", err)
 			}
-			v3 := put(t, second, "k", "3", v2)
+			v3 := storetest.Put(t, second, "k", "3", v2)
 			if v3.Created <= v2.Created {
 				t.Errorf("taken over at %v after %v", v3, v2)
 			}
@@ -126,8 +126,8 @@ func takeover(t *testing.T, s *storetest.Servers) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if snap, err := store.Get(t.Context(), dir); err != nil || content(snap) != "" {
-		t.Errorf("left: %v, %v", content(snap), err)
+	if snap, err := store.Get(t.Context(), dir); err != nil || storetest.Content(snap) != "" {
+		t.Errorf("left: %v, %v", storetest.Content(snap), err)
 	}
 }
 
@@ -135,7 +135,7 @@ func takeover(t *testing.T, s *storetest.Servers) {
 func sessionThatConsulEnded(t *testing.T, s *storetest.Servers) {
 	store := connect(t, s.Addrs()[0])
 	err := store.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-		v := put(t, w, "k", "1", dcs.Version{})
+		v := storetest.Put(t, w, "k", "1", dcs.Version{})
 		expire(t, s, dir+"/k")
 		for _, prev := range []dcs.Version{{}, v} {
 			if _, err := w.Put(ctx, dir+"/k", nil, prev); !errors.Is(err, dcs.ErrLeaseLost) {

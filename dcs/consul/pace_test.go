@@ -37,8 +37,8 @@ func (m *meter) client(c *api.Config) {
 // about in step with them.
 func quietInABusyStore(t *testing.T, s *storetest.Servers) {
 	var m meter
-	f := follow(t, connect(t, s.Addrs()[0], m.client))
-	f.until("fresh", fresh(""))
+	f := storetest.Follow(t, connect(t, s.Addrs()[0], m.client))
+	f.Until("fresh", storetest.Fresh(""))
 	kv := client(t, s.Addrs()[0]).KV()
 	began, before, writes := time.Now(), m.n.Load(), 0
 	for ; time.Since(began) < time.Second; writes++ {
@@ -51,8 +51,8 @@ func quietInABusyStore(t *testing.T, s *storetest.Servers) {
 	if most := int64(took/(40*time.Millisecond)) + 10; asked > most {
 		t.Errorf("asked %d times, more than %d", asked, most)
 	}
-	put(t, connect(t, s.Addrs()[0]), "k", "1", dcs.Version{})
-	f.until("following", fresh("k=1"))
+	storetest.Put(t, connect(t, s.Addrs()[0]), "k", "1", dcs.Version{})
+	f.Until("following", storetest.Fresh("k=1"))
 }
 
 // A proxy that loses the index makes blocking queries answer at once. That is no reason to ask all the time, nor to miss
@@ -60,17 +60,17 @@ func quietInABusyStore(t *testing.T, s *storetest.Servers) {
 func proxyWithoutAnIndex(t *testing.T, s *storetest.Servers) {
 	m := meter{blind: true}
 	other := connect(t, s.Addrs()[0])
-	v := put(t, other, "k", "1", dcs.Version{})
-	f := follow(t, connect(t, s.Addrs()[0], m.client))
-	f.until("fresh", fresh("k=1"))
+	v := storetest.Put(t, other, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, connect(t, s.Addrs()[0], m.client))
+	f.Until("fresh", storetest.Fresh("k=1"))
 	began := time.Now()
-	at := f.last.At
-	f.until("confirmed again", func(s dcs.Snapshot) bool { return s.At.Sub(at) > 2*time.Second })
+	at := f.Last.At
+	f.Until("confirmed again", func(s dcs.Snapshot) bool { return s.At.Sub(at) > 2*time.Second })
 	asked, took := m.n.Load(), time.Since(began)
 	t.Logf("asked %d times in %v", asked, took)
 	if most := int64(took/(100*time.Millisecond)) + 20; asked > most {
 		t.Errorf("asked %d times, more than %d", asked, most)
 	}
-	put(t, other, "k", "2", v)
-	f.until("following", fresh("k=2"))
+	storetest.Put(t, other, "k", "2", v)
+	f.Until("following", storetest.Fresh("k=2"))
 }

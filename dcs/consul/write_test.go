@@ -34,7 +34,7 @@ func writeWithoutAnAnswer(t *testing.T, s *storetest.Servers) {
 			p := storetest.NewProxy(t, s.Addrs()[0])
 			store := connect(t, p.Addr())
 			store.Timeout = fault.timeout
-			f := follow(t, connect(t, s.Addrs()[0]))
+			f := storetest.Follow(t, connect(t, s.Addrs()[0]))
 			heal := p.Mute()
 			defer heal()
 			failed := make(chan error, 1)
@@ -42,7 +42,7 @@ func writeWithoutAnAnswer(t *testing.T, s *storetest.Servers) {
 				_, err := store.Put(t.Context(), dir+"/"+name, []byte(fault.value), dcs.Version{})
 				failed <- err
 			}()
-			f.until("written", func(s dcs.Snapshot) bool {
+			f.Until("written", func(s dcs.Snapshot) bool {
 				e, _ := s.Get(dir + "/" + name)
 				return string(e.Value) == fault.value
 			})
@@ -70,7 +70,7 @@ func writeIsSentOnce(t *testing.T, s *storetest.Servers) {
 				key := name + prev
 				var v dcs.Version
 				if prev == "there" {
-					v = put(t, store, key, "0", v)
+					v = storetest.Put(t, store, key, "0", v)
 				}
 				if _, err := store.Get(t.Context(), dir); err != nil { // a connection that was used before
 					t.Fatal(err)
@@ -151,19 +151,19 @@ func largeValueOfALease(t *testing.T, s *storetest.Servers) {
 	store := connect(t, s.Addrs()[0])
 	large := strings.Repeat("1", 500_000)
 	err := store.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-		v := put(t, w, "k", "1", dcs.Version{})
-		put(t, w, "most", strings.Repeat("1", 370_000), dcs.Version{})
+		v := storetest.Put(t, w, "k", "1", dcs.Version{})
+		storetest.Put(t, w, "most", strings.Repeat("1", 370_000), dcs.Version{})
 		if _, err := w.Put(ctx, dir+"/k", []byte(large), v); !errors.Is(err, dcs.ErrInvalid) {
 			t.Errorf("a large value for a lease: %v", err)
 		}
-		put(t, store, "k", large, v)
+		storetest.Put(t, store, "k", large, v)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if snap, err := store.Get(t.Context(), dir); err != nil || content(snap) != "" {
-		t.Errorf("the session has left %.100s, %v", content(snap), err)
+	if snap, err := store.Get(t.Context(), dir); err != nil || storetest.Content(snap) != "" {
+		t.Errorf("the session has left %.100s, %v", storetest.Content(snap), err)
 	}
 }
 
@@ -182,5 +182,5 @@ func TestValueOverTheAgentsLimit(t *testing.T) {
 		}
 		t.Log(err)
 	}
-	put(t, store, "k", "1", dcs.Version{})
+	storetest.Put(t, store, "k", "1", dcs.Version{})
 }

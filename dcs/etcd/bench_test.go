@@ -3,7 +3,6 @@ package etcd_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
 	"github.com/pgconvoy/pgconvoy/dcs/etcd"
+	"github.com/pgconvoy/pgconvoy/internal/storetest"
 )
 
 // BenchmarkDelivery measures when a Watch delivers a change, and when a bare watch of the etcd client does that runs
@@ -53,22 +53,8 @@ func BenchmarkDelivery(b *testing.B) {
 	}()
 	<-ready
 
-	var bares, ours []time.Duration
 	var v dcs.Version
-	for b.Loop() {
-		begin := time.Now()
-		v = put(b, s.Store(), "k", "x", v)
-		bares, ours = append(bares, (<-bareAt).Sub(begin)), append(ours, (<-oursAt).Sub(begin))
-	}
-	at := func(d []time.Duration, percent int) float64 {
-		slices.Sort(d)
-		return float64(d[(len(d)-1)*percent/100].Nanoseconds()) / 1e3
-	}
-	b.ReportMetric(at(bares, 50), "bare-p50-µs")
-	b.ReportMetric(at(ours, 50), "p50-µs")
-	b.ReportMetric(at(bares, 99), "bare-p99-µs")
-	b.ReportMetric(at(ours, 99), "p99-µs")
-	b.ReportMetric(at(ours, 99)/at(bares, 99), "p99-ratio")
+	storetest.Delivery(b, func() { v = storetest.Put(b, s.Store(), "k", "x", v) }, bareAt, oursAt)
 	cancel()
 	<-done
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
 	"github.com/pgconvoy/pgconvoy/dcs/etcd"
 	"github.com/pgconvoy/pgconvoy/internal/leak"
+	"github.com/pgconvoy/pgconvoy/internal/storetest"
 )
 
 // wire is a client's connection that loses the events of keys with "lost" in their names, and nothing else. It counts
@@ -84,11 +85,11 @@ func connectBy(t *testing.T, w *wire, s *embedded.Server) *etcd.Store {
 }
 
 // confirmed waits for elements that were confirmed by lists which began from now on.
-func (f *follower) confirmed(w *wire) {
-	f.t.Helper()
+func (w *wire) confirmed(t *testing.T, f *storetest.Follower) {
+	t.Helper()
 	for range 2 { // one may be under way
-		lists, at := w.lists.Load(), f.last.At
-		f.until("confirmed", func(s dcs.Snapshot) bool { return w.lists.Load() > lists && s.At.After(at) })
+		lists, at := w.lists.Load(), f.Last.At
+		f.Until("confirmed", func(s dcs.Snapshot) bool { return w.lists.Load() > lists && s.At.After(at) })
 	}
 }
 
@@ -97,13 +98,13 @@ func TestConfirmationReadsKeysAlone(t *testing.T) {
 	s := start(t, embedded.Config{})
 	w := new(wire)
 	store := connectBy(t, w, s)
-	put(t, s.Store(), "k", "0", dcs.Version{})
-	f := follow(t, store)
-	f.until("fresh", fresh("k=0"))
-	f.confirmed(w)
+	storetest.Put(t, s.Store(), "k", "0", dcs.Version{})
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=0"))
+	w.confirmed(t, f)
 	reads, fetches := w.reads.Load(), w.fetches.Load()
 	for range 5 {
-		f.confirmed(w)
+		w.confirmed(t, f)
 	}
 	if r, f := w.reads.Load()-reads, w.fetches.Load()-fetches; r+f > 0 {
 		t.Errorf("%d reads and %d transactions while nothing changed", r, f)
@@ -116,32 +117,32 @@ func TestConfirmationFindsWhatEventsDidNotTell(t *testing.T) {
 	s := start(t, embedded.Config{})
 	w := new(wire)
 	store := connectBy(t, w, s)
-	k := put(t, s.Store(), "k", "0", dcs.Version{})
-	f := follow(t, store)
-	f.until("fresh", fresh("k=0"))
-	f.confirmed(w)
+	k := storetest.Put(t, s.Store(), "k", "0", dcs.Version{})
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=0"))
+	w.confirmed(t, f)
 	reads := w.reads.Load()
 	turn := 0
 	told := func(want string) { // by an event, after the one that was lost
 		t.Helper()
 		turn++
-		k = put(t, s.Store(), "k", fmt.Sprint(turn), k)
-		f.until("repaired", fresh(strings.TrimSpace(fmt.Sprintf("k=%d %s", turn, want))))
+		k = storetest.Put(t, s.Store(), "k", fmt.Sprint(turn), k)
+		f.Until("repaired", storetest.Fresh(strings.TrimSpace(fmt.Sprintf("k=%d %s", turn, want))))
 	}
-	v := put(t, s.Store(), "lost", "new", dcs.Version{})
+	v := storetest.Put(t, s.Store(), "lost", "new", dcs.Version{})
 	told("lost=new")
-	v = put(t, s.Store(), "lost", "written", v)
+	v = storetest.Put(t, s.Store(), "lost", "written", v)
 	told("lost=written")
 	for i := range 50 {
-		v = put(t, s.Store(), "lost", fmt.Sprint(i), v)
+		v = storetest.Put(t, s.Store(), "lost", fmt.Sprint(i), v)
 	}
 	told("lost=49")
 	if err := s.Store().Delete(t.Context(), dir+"/lost", v); err != nil {
 		t.Fatal(err)
 	}
-	v = put(t, s.Store(), "lost", "again", dcs.Version{})
+	v = storetest.Put(t, s.Store(), "lost", "again", dcs.Version{})
 	told("lost=again")
-	if e, _ := f.last.Get(dir + "/lost"); e.Version != v {
+	if e, _ := f.Last.Get(dir + "/lost"); e.Version != v {
 		t.Errorf("version %v, want %v", e.Version, v)
 	}
 	if err := s.Store().Delete(t.Context(), dir+"/lost", v); err != nil {
@@ -186,32 +187,32 @@ func TestWatchOfALargeDirectory(t *testing.T) {
 		return s.Stale == nil && s.Known()
 	}
 	write(0, n, "0")
-	f := follow(t, store)
-	f.until("complete", same)
+	f := storetest.Follow(t, store)
+	f.Until("complete", same)
 	count := 0
-	for range f.last.All(dir) {
+	for range f.Last.All(dir) {
 		count++
 	}
 	if count != n {
 		t.Fatalf("%d keys, want %d", count, n)
 	}
-	f.confirmed(w)
+	w.confirmed(t, f)
 	reads, fetches := w.reads.Load(), w.fetches.Load()
 	write(450, 550, "1")
 	write(n-1, n+150, "1")
 	if _, err := s.Client().Delete(t.Context(), dir+"/lost-00000"); err != nil {
 		t.Fatal(err)
 	}
-	f.confirmed(w)
+	w.confirmed(t, f)
 	if got := w.reads.Load() - reads; got > 0 || w.fetches.Load()-fetches < 3 {
 		t.Errorf("%d reads, %d transactions", got, w.fetches.Load()-fetches)
 	}
-	if !same(f.last) {
+	if !same(f.Last) {
 		t.Error("a confirmed content is not the store's")
 	}
 	reads = w.reads.Load()
 	write(0, n, "2")
-	f.until("complete", same)
+	f.Until("complete", same)
 	if w.reads.Load() == reads {
 		t.Error("all has changed, and was asked for by name")
 	}
@@ -241,13 +242,13 @@ func TestConfirmationByAReader(t *testing.T) {
 	w := new(wire)
 	reader, root := as("reader", "secret-u", w), as("root", "secret-r", new(wire))
 	reader.Reconfirm = 50 * time.Millisecond
-	put(t, root, "k", "0", dcs.Version{})
-	f := follow(t, reader)
-	f.until("fresh", fresh("k=0"))
-	f.confirmed(w)
+	storetest.Put(t, root, "k", "0", dcs.Version{})
+	f := storetest.Follow(t, reader)
+	f.Until("fresh", storetest.Fresh("k=0"))
+	w.confirmed(t, f)
 	reads := w.reads.Load()
-	put(t, root, "lost", "1", dcs.Version{})
-	f.until("repaired", fresh("k=0 lost=1"))
+	storetest.Put(t, root, "lost", "1", dcs.Version{})
+	f.Until("repaired", storetest.Fresh("k=0 lost=1"))
 	if w.reads.Load() != reads {
 		t.Error("everything was read")
 	}
@@ -262,7 +263,7 @@ func TestWatchOfAStoreThatWasReplacedByATwin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := put(t, s.Store(), "k", "common", dcs.Version{})
+	v := storetest.Put(t, s.Store(), "k", "common", dcs.Version{})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -272,24 +273,24 @@ func TestWatchOfAStoreThatWasReplacedByATwin(t *testing.T) {
 	var twins []*embedded.Server
 	for i, value := range []string{"this", "that"} {
 		twins = append(twins, start(t, embedded.Config{Dir: dirs[i], NoSync: true}))
-		put(t, twins[i].Store(), "k", value, v)
+		storetest.Put(t, twins[i].Store(), "k", value, v)
 	}
 	p := path(t, twins[0])
 	w := new(wire)
 	store := connect(t, p.Addrs(), w.options)
 	store.Reconfirm = 50 * time.Millisecond
-	f := follow(t, store)
-	f.until("fresh", fresh("k=this"))
-	f.confirmed(w)
-	was := f.last
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=this"))
+	w.confirmed(t, f)
+	was := f.Last
 	p[0].Lead(address(twins[1]))
-	f.until("the twin's", fresh("k=that"))
+	f.Until("the twin's", storetest.Fresh("k=that"))
 	a, _ := was.Get(dir + "/k")
-	b, _ := f.last.Get(dir + "/k")
+	b, _ := f.Last.Get(dir + "/k")
 	if a.Version != b.Version {
 		t.Fatalf("versions are %v and %v: nothing was tested", a.Version, b.Version)
 	}
-	if changed := slices.Collect(f.last.Changed(was)); !slices.Equal(changed, []string{dir + "/k"}) {
+	if changed := slices.Collect(f.Last.Changed(was)); !slices.Equal(changed, []string{dir + "/k"}) {
 		t.Errorf("changed is %v", changed)
 	}
 }

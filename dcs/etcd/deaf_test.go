@@ -15,6 +15,7 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/embedded"
 	"github.com/pgconvoy/pgconvoy/internal/leak"
+	"github.com/pgconvoy/pgconvoy/internal/storetest"
 )
 
 // deaf makes the first watch stream hear nothing after it was made, while reads work: a server that is cut off, behind
@@ -67,16 +68,16 @@ func TestWatchReplacesADeafStream(t *testing.T) {
 	store := connect(t, []netip.AddrPort{address(s)}, func(c *clientv3.Config) { c.DialOptions = append(c.DialOptions, d.options()...) })
 	store.Reconfirm = 2 * time.Second
 	store.Timeout = 500 * time.Millisecond
-	f := follow(t, store)
-	f.until("fresh", fresh(""))
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh(""))
 	select { // a stream that begins behind would be replaced at once, deaf or not
 	case <-d.made:
 	case <-time.After(30 * time.Second):
 		t.Fatal("no watch was made")
 	}
 	reads := d.reads.Load()
-	v := put(t, s.Store(), "k", "0", dcs.Version{})
-	f.until("repaired by a read", fresh("k=0"))
+	v := storetest.Put(t, s.Store(), "k", "0", dcs.Version{})
+	f.Until("repaired by a read", storetest.Fresh("k=0"))
 	if d.reads.Load() == reads {
 		t.Fatal("the stream was not deaf")
 	}
@@ -88,8 +89,8 @@ func TestWatchReplacesADeafStream(t *testing.T) {
 	// Changes come by events again: not each of them waits for a read.
 	for i := 1; ; i++ {
 		reads := d.reads.Load()
-		v = put(t, s.Store(), "k", fmt.Sprint(i), v)
-		f.until("following", fresh(fmt.Sprint("k=", i)))
+		v = storetest.Put(t, s.Store(), "k", fmt.Sprint(i), v)
+		f.Until("following", storetest.Fresh(fmt.Sprint("k=", i)))
 		if d.reads.Load() == reads {
 			break
 		}

@@ -21,13 +21,13 @@ import (
 func TestWatchOfAServerThatWasNeverThere(t *testing.T) {
 	leak.Check(t)
 	addr := netip.MustParseAddrPort("127.0.0.1:1")
-	f := follow(t, connect(t, []netip.AddrPort{addr}))
-	f.until("stale", stale)
-	if f.last.Known() {
+	f := storetest.Follow(t, connect(t, []netip.AddrPort{addr}))
+	f.Until("stale", storetest.Stale)
+	if f.Last.Known() {
 		t.Error("known without a confirmation")
 	}
-	if !strings.Contains(f.last.Stale.Error(), fmt.Sprintf("no connection to [http://%v]", addr)) {
-		t.Errorf("the reason does not say what is wrong: %v", f.last.Stale)
+	if !strings.Contains(f.Last.Stale.Error(), fmt.Sprintf("no connection to [http://%v]", addr)) {
+		t.Errorf("the reason does not say what is wrong: %v", f.Last.Stale)
 	}
 }
 
@@ -35,24 +35,24 @@ func TestWatchSurvivesARestart(t *testing.T) {
 	leak.Check(t)
 	s := storetest.Etcd(t, 1)
 	store := connect(t, s.Addrs())
-	v := put(t, store, "k", "1", dcs.Version{})
-	f := follow(t, store)
-	f.until("fresh", fresh("k=1"))
-	at := f.last.At
+	v := storetest.Put(t, store, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=1"))
+	at := f.Last.At
 
 	s.Stop(t, 0)
 	closed := time.Now()
-	f.until("stale", stale)
-	if content(f.last) != "k=1" || f.last.At.Before(at) || f.last.At.After(closed) {
-		t.Errorf("stale content is %q of %v, confirmed was k=1 of %v, closed at %v", content(f.last), f.last.At, at, closed)
+	f.Until("stale", storetest.Stale)
+	if storetest.Content(f.Last) != "k=1" || f.Last.At.Before(at) || f.Last.At.After(closed) {
+		t.Errorf("stale content is %q of %v, confirmed was k=1 of %v, closed at %v", storetest.Content(f.Last), f.Last.At, at, closed)
 	}
 	s.Start(t, 0)
-	f.until("fresh again", fresh("k=1"))
-	if e, _ := f.last.Get(dir + "/k"); e.Version != v {
+	f.Until("fresh again", storetest.Fresh("k=1"))
+	if e, _ := f.Last.Get(dir + "/k"); e.Version != v {
 		t.Errorf("version is %v, was %v", e.Version, v)
 	}
-	put(t, store, "k", "2", v)
-	f.until("following again", fresh("k=2"))
+	storetest.Put(t, store, "k", "2", v)
+	f.Until("following again", storetest.Fresh("k=2"))
 }
 
 // gRPC's own wait before it connects again grows from one second to two minutes: alone it would take minutes for as
@@ -61,42 +61,42 @@ func TestWatchSurvivesAnOutageOfMinutes(t *testing.T) {
 	leak.Check(t)
 	s := start(t, embedded.Config{})
 	p := path(t, s)
-	f := follow(t, connect(t, p.Addrs()))
-	f.until("fresh", fresh(""))
+	f := storetest.Follow(t, connect(t, p.Addrs()))
+	f.Until("fresh", storetest.Fresh(""))
 	heal := p.Cut()
-	f.until("stale", stale)
+	f.Until("stale", storetest.Stale)
 	for deadline := time.Now().Add(30 * time.Second); p[0].Refused() < 20; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d attempts to connect in 30 s, want 20", p[0].Refused())
 		}
 	}
-	put(t, s.Store(), "k", "1", dcs.Version{})
+	storetest.Put(t, s.Store(), "k", "1", dcs.Version{})
 	heal()
-	f.until("fresh again", fresh("k=1"))
+	f.Until("fresh again", storetest.Fresh("k=1"))
 }
 
 func TestWatchSurvivesCompaction(t *testing.T) {
 	leak.Check(t)
 	s := start(t, embedded.Config{})
 	p := path(t, s)
-	f := follow(t, connect(t, p.Addrs()))
-	gone := put(t, s.Store(), "gone", "1", dcs.Version{})
-	f.until("fresh", fresh("gone=1"))
+	f := storetest.Follow(t, connect(t, p.Addrs()))
+	gone := storetest.Put(t, s.Store(), "gone", "1", dcs.Version{})
+	f.Until("fresh", storetest.Fresh("gone=1"))
 	heal := p.Cut()
 	if err := s.Store().Delete(t.Context(), dir+"/gone", gone); err != nil {
 		t.Fatal(err)
 	}
-	v := put(t, s.Store(), "k", "0", dcs.Version{})
+	v := storetest.Put(t, s.Store(), "k", "0", dcs.Version{})
 	for i := range 20 {
-		v = put(t, s.Store(), "k", fmt.Sprint(i), v)
+		v = storetest.Put(t, s.Store(), "k", fmt.Sprint(i), v)
 	}
 	if _, err := s.Client().Compact(t.Context(), int64(v.Modified), clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
 	heal()
-	f.until("fresh", fresh("k=19"))
-	put(t, s.Store(), "k", "20", v)
-	f.until("following", fresh("k=20"))
+	f.Until("fresh", storetest.Fresh("k=19"))
+	storetest.Put(t, s.Store(), "k", "20", v)
+	f.Until("following", storetest.Fresh("k=20"))
 }
 
 func TestWatchNoticesSilence(t *testing.T) {
@@ -105,13 +105,13 @@ func TestWatchNoticesSilence(t *testing.T) {
 	p := path(t, s)
 	store := connect(t, p.Addrs())
 	store.Reconfirm = 200 * time.Millisecond
-	f := follow(t, store)
-	f.until("fresh", fresh(""))
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh(""))
 	heal := p.Mute()
-	f.until("stale", stale)
-	put(t, s.Store(), "k", "1", dcs.Version{})
+	f.Until("stale", storetest.Stale)
+	storetest.Put(t, s.Store(), "k", "1", dcs.Version{})
 	heal()
-	f.until("fresh", fresh("k=1"))
+	f.Until("fresh", storetest.Fresh("k=1"))
 }
 
 func TestWatchOfAStoreThatWasReplaced(t *testing.T) {
@@ -119,19 +119,19 @@ func TestWatchOfAStoreThatWasReplaced(t *testing.T) {
 	first := start(t, embedded.Config{})
 	p := path(t, first)
 	store := connect(t, p.Addrs())
-	v := put(t, store, "k", "0", dcs.Version{})
+	v := storetest.Put(t, store, "k", "0", dcs.Version{})
 	for range 20 {
-		v = put(t, store, "k", "old", v)
+		v = storetest.Put(t, store, "k", "old", v)
 	}
-	f := follow(t, store)
-	f.until("fresh", fresh("k=old"))
+	f := storetest.Follow(t, store)
+	f.Until("fresh", storetest.Fresh("k=old"))
 
 	second := start(t, embedded.Config{})
-	put(t, second.Store(), "other", "new", dcs.Version{})
+	storetest.Put(t, second.Store(), "other", "new", dcs.Version{})
 	p[0].Lead(address(second))
-	f.until("the new store's", fresh("other=new"))
-	put(t, second.Store(), "another", "new", dcs.Version{})
-	f.until("following the new store", fresh("another=new other=new"))
+	f.Until("the new store's", storetest.Fresh("other=new"))
+	storetest.Put(t, second.Store(), "another", "new", dcs.Version{})
+	f.Until("following the new store", storetest.Fresh("another=new other=new"))
 }
 
 func TestWatchEndsWhenItIsHopeless(t *testing.T) {
@@ -162,15 +162,15 @@ func TestWatchEndsWhenItIsHopeless(t *testing.T) {
 				return err
 			}
 			if snap.Known() { // no answer yet is no mistake
-				t.Fatalf("got %v, stale %v", content(snap), snap.Stale)
+				t.Fatalf("got %v, stale %v", storetest.Content(snap), snap.Stale)
 			}
 		}
 		return nil
 	}
 
 	reader := as("reader", "secret-u")
-	f := follow(t, reader)
-	f.until("fresh with read rights alone", fresh(""))
+	f := storetest.Follow(t, reader)
+	f.Until("fresh with read rights alone", storetest.Fresh(""))
 	for what, err := range map[string]error{
 		"foreign directory": last(reader, "/other"),
 		"no credentials":    last(connect(t, []netip.AddrPort{address(s)}), dir),
@@ -183,8 +183,8 @@ func TestWatchEndsWhenItIsHopeless(t *testing.T) {
 	if err == nil || errors.Is(err, dcs.ErrUnknown) || !strings.Contains(err.Error(), "not applied") {
 		t.Errorf("put without the right: %v", err)
 	}
-	put(t, as("root", "secret-r"), "k", "1", dcs.Version{})
-	f.until("following with read rights alone", fresh("k=1"))
+	storetest.Put(t, as("root", "secret-r"), "k", "1", dcs.Version{})
+	f.Until("following with read rights alone", storetest.Fresh("k=1"))
 }
 
 func TestWatchEndsWithItsClient(t *testing.T) {
@@ -208,7 +208,7 @@ func TestWatchLeftAtAnyMoment(t *testing.T) {
 	p := path(t, s)
 	store := connect(t, p.Addrs())
 	store.Timeout = time.Minute // whoever waits for an answer takes as long
-	put(t, store, "k", "1", dcs.Version{})
+	storetest.Put(t, store, "k", "1", dcs.Version{})
 	// The client stays open: what a watch leaves behind must not wait for its end.
 	leak.Check(t, "pgconvoy/dcs/etcd.", "etcd/client/v3.(*watch")
 	for i := range 60 {
@@ -241,7 +241,7 @@ func TestWatchLeftWithoutAServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stale(snap) {
+		if storetest.Stale(snap) {
 			break
 		}
 		p.Cut()

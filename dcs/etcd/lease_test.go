@@ -34,21 +34,21 @@ func TestLeaseInTrouble(t *testing.T) {
 				return ok
 			}
 			err := store.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-				put(t, w, name, "1", dcs.Version{})
+				storetest.Put(t, w, name, "1", dcs.Version{})
 				begin := time.Now()
 				fault(p)
 				<-ctx.Done()
 				t.Logf("lost after %v: %v", time.Since(begin).Round(time.Millisecond), context.Cause(ctx))
 				if snap, err := s.Store().Get(t.Context(), dir); err != nil || !there(snap) {
-					t.Errorf("the key is gone already: %q, %v", content(snap), err)
+					t.Errorf("the key is gone already: %q, %v", storetest.Content(snap), err)
 				}
 				return ctx.Err()
 			})
 			if !errors.Is(err, dcs.ErrLeaseLost) {
 				t.Errorf("lease ended with %v", err)
 			}
-			f := follow(t, s.Store())
-			f.until("given away", func(s dcs.Snapshot) bool { return s.Stale == nil && !there(s) })
+			f := storetest.Follow(t, s.Store())
+			f.Until("given away", func(s dcs.Snapshot) bool { return s.Stale == nil && !there(s) })
 		})
 	}
 	t.Run("outlives a short one", func(t *testing.T) {
@@ -129,14 +129,14 @@ func TestWriteWithoutAnAnswer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := follow(t, s.Store())
+			f := storetest.Follow(t, s.Store())
 			p.Mute()
 			failed := make(chan error, 1)
 			go func() {
 				_, err := store.Put(t.Context(), dir+"/"+name, []byte("2"), v)
 				failed <- err
 			}()
-			f.until("written", func(s dcs.Snapshot) bool {
+			f.Until("written", func(s dcs.Snapshot) bool {
 				e, _ := s.Get(dir + "/" + name)
 				return string(e.Value) == "2"
 			})

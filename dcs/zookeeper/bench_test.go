@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,7 +21,7 @@ func BenchmarkDelivery(b *testing.B) {
 	writer := connect(b, servers.Addrs()[1])
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	v := put(b, writer, "k", "0", dcs.Version{})
+	v := storetest.Put(b, writer, "k", "0", dcs.Version{})
 
 	bare := dial(b, ttl, server)
 	awaitSession(b, bare)
@@ -74,22 +73,7 @@ func BenchmarkDelivery(b *testing.B) {
 	<-ready
 	<-bareReady
 
-	var bares, ours []time.Duration
-	for b.Loop() {
-		begin := time.Now()
-		v = put(b, writer, "k", "x", v)
-		t1, t2 := <-bareAt, <-oursAt
-		bares, ours = append(bares, t1.Sub(begin)), append(ours, t2.Sub(begin))
-	}
-	at := func(d []time.Duration, percent int) float64 {
-		slices.Sort(d)
-		return float64(d[(len(d)-1)*percent/100].Nanoseconds()) / 1e3
-	}
-	b.ReportMetric(at(bares, 50), "bare-µs")
-	b.ReportMetric(at(bares, 99), "bare-p99-µs")
-	b.ReportMetric(at(ours, 50), "watch-µs")
-	b.ReportMetric(at(ours, 99), "watch-p99-µs")
-	b.ReportMetric(at(ours, 99)/at(bares, 99), "p99-ratio")
+	storetest.Delivery(b, func() { v = storetest.Put(b, writer, "k", "x", v) }, bareAt, oursAt)
 	cancel()
 	<-done
 	<-bareDone
@@ -116,11 +100,11 @@ func BenchmarkDirectory(b *testing.B) {
 	wg.Wait()
 	before := inUse()
 	begin := time.Now()
-	f := follow(b, s)
+	f := storetest.Follow(b, s)
 	next := func() {
-		at := f.last.At
-		for !f.last.At.After(at) {
-			f.last = <-f.c
+		at := f.Last.At
+		for !f.Last.At.After(at) {
+			f.Next()
 		}
 	}
 	next()

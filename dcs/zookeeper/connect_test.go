@@ -1,9 +1,7 @@
 package zookeeper_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,13 +11,13 @@ import (
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/zookeeper"
+	"github.com/pgconvoy/pgconvoy/internal/storetest"
 )
 
 const (
-	dir = "/demo"
-	ttl = 4 * time.Second
-	// within bounds every wait, for much longer than a busy machine needs.
-	within = 30 * time.Second
+	dir    = storetest.Dir
+	ttl    = 4 * time.Second
+	within = storetest.Patience
 )
 
 // silent is a log that nobody reads: the client writes one line for each attempt to connect.
@@ -73,88 +71,6 @@ func await(t testing.TB, what string, ok func() bool) {
 func awaitSession(t testing.TB, conn *zk.Conn) {
 	t.Helper()
 	await(t, "a session", func() bool { return conn.State() == zk.StateHasSession })
-}
-
-// follower runs a watch and remembers its elements.
-type follower struct {
-	t    testing.TB
-	dir  string
-	c    <-chan dcs.Snapshot
-	wait func() error
-	last dcs.Snapshot
-}
-
-func follow(t testing.TB, s dcs.Reader) *follower {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	c, wait := dcs.Latest(s.Watch(ctx, dir))
-	t.Cleanup(func() {
-		cancel()
-		_ = wait()
-	})
-	return &follower{t: t, c: c, wait: wait}
-}
-
-// until waits for an element.
-func (f *follower) until(what string, ok func(dcs.Snapshot) bool) {
-	f.t.Helper()
-	begin, timeout := time.Now(), time.After(within)
-	for {
-		select {
-		case s, open := <-f.c:
-			if !open {
-				f.t.Fatalf("watch ended while waiting until it is %s: %v", what, f.wait())
-			}
-			if s.At.Before(f.last.At) {
-				f.t.Errorf("At went back from %v to %v", f.last.At, s.At)
-			}
-			if f.last = s; ok(s) {
-				f.t.Logf("%s after %v", what, time.Since(begin).Round(10*time.Microsecond))
-				return
-			}
-		case <-timeout:
-			f.t.Fatalf("not %s within %v; it is %v, known %v, stale: %v", what, within, content(f.last), f.last.Known(), f.last.Stale)
-		}
-	}
-}
-
-// end waits for the end of the watch, and returns why.
-func (f *follower) end() error {
-	f.t.Helper()
-	timeout := time.After(within)
-	for {
-		select {
-		case _, open := <-f.c:
-			if !open {
-				return f.wait()
-			}
-		case <-timeout:
-			f.t.Fatalf("the watch does not end; it is %v, stale: %v", content(f.last), f.last.Stale)
-		}
-	}
-}
-
-func stale(s dcs.Snapshot) bool { return s.Stale != nil }
-
-func fresh(want string) func(dcs.Snapshot) bool {
-	return func(s dcs.Snapshot) bool { return s.Known() && s.Stale == nil && content(s) == want }
-}
-
-func content(s dcs.Snapshot) string {
-	var b strings.Builder
-	for e := range s.All(dir) {
-		fmt.Fprintf(&b, "%s=%s ", e.Key[len(dir)+1:], e.Value)
-	}
-	return strings.TrimSpace(b.String())
-}
-
-func put(t testing.TB, s dcs.Writer, name, value string, prev dcs.Version) dcs.Version {
-	t.Helper()
-	v, err := s.Put(t.Context(), dir+"/"+name, []byte(value), prev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 func get(t testing.TB, s dcs.Reader) dcs.Snapshot {

@@ -22,15 +22,15 @@ func TestSessionExpires(t *testing.T) {
 	paths := servers.Paths(t)
 	conn := dial(t, ttl, paths.Addrs()...)
 	s := store(conn)
-	v := put(t, s, "k", "1", dcs.Version{})
-	f := follow(t, s)
-	f.until("fresh", fresh("k=1"))
+	v := storetest.Put(t, s, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, s)
+	f.Until("fresh", storetest.Fresh("k=1"))
 	session := conn.SessionID()
 	err := s.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-		put(t, w, "mine", "1", dcs.Version{})
-		f.until("with the lease's key", fresh("k=1 mine=1"))
+		storetest.Put(t, w, "mine", "1", dcs.Version{})
+		f.Until("with the lease's key", storetest.Fresh("k=1 mine=1"))
 		heal := paths.Cut()
-		f.until("stale", stale)
+		f.Until("stale", storetest.Stale)
 		<-ctx.Done()
 		if found, _, err := operator.Exists(dir + "/mine"); !found || err != nil {
 			t.Errorf("the lease's key went before its end was told: %v", err)
@@ -41,26 +41,26 @@ func TestSessionExpires(t *testing.T) {
 			found, _, err := operator.Exists(dir + "/mine")
 			return err == nil && !found
 		})
-		put(t, other, "k", "2", v)
-		if content(f.last) != "k=1 mine=1" {
-			t.Errorf("content is %v", content(f.last))
+		storetest.Put(t, other, "k", "2", v)
+		if storetest.Content(f.Last) != "k=1 mine=1" {
+			t.Errorf("content is %v", storetest.Content(f.Last))
 		}
 		heal()
 		return ctx.Err()
 	})
 	wantError(t, err, dcs.ErrLeaseLost)
-	f.until("fresh", fresh("k=2"))
+	f.Until("fresh", storetest.Fresh("k=2"))
 	if conn.SessionID() == session {
 		t.Error("the session lives")
 	}
 	if err := s.Lease(t.Context(), func(_ context.Context, w dcs.Writer) error {
-		put(t, w, "mine", "2", dcs.Version{})
-		f.until("with another lease's key", fresh("k=2 mine=2"))
+		storetest.Put(t, w, "mine", "2", dcs.Version{})
+		f.Until("with another lease's key", storetest.Fresh("k=2 mine=2"))
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	f.until("released", fresh("k=2"))
+	f.Until("released", storetest.Fresh("k=2"))
 }
 
 // A lease that was given up leaves no keys although its session lives on.
@@ -71,22 +71,22 @@ func TestLostLeaseOfALivingSession(t *testing.T) {
 	conn := dial(t, within, paths.Addrs()...)
 	s := store(conn)
 	s.TTL = 2 * time.Second // the session has longer
-	put(t, s, "k", "1", dcs.Version{})
+	storetest.Put(t, s, "k", "1", dcs.Version{})
 	session := conn.SessionID()
 	var heal func()
 	err := s.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
-		put(t, w, "a", "1", dcs.Version{})
-		put(t, w, "b", "1", dcs.Version{})
+		storetest.Put(t, w, "a", "1", dcs.Version{})
+		storetest.Put(t, w, "b", "1", dcs.Version{})
 		heal = paths.Cut()
 		<-ctx.Done()
 		return context.Cause(ctx)
 	})
 	wantError(t, err, dcs.ErrLeaseLost)
-	if snap := get(t, connect(t, servers.Addrs()...)); content(snap) != "a=1 b=1 k=1" {
-		t.Errorf("content is %v", content(snap))
+	if snap := get(t, connect(t, servers.Addrs()...)); storetest.Content(snap) != "a=1 b=1 k=1" {
+		t.Errorf("content is %v", storetest.Content(snap))
 	}
 	heal()
-	await(t, "without the lease's keys", func() bool { return content(get(t, s)) == "k=1" })
+	await(t, "without the lease's keys", func() bool { return storetest.Content(get(t, s)) == "k=1" })
 	if conn.SessionID() != session {
 		t.Error("the session has ended; it was to live")
 	}
@@ -99,7 +99,7 @@ func TestLateLeasedPut(t *testing.T) {
 	paths := servers.Paths(t)
 	s := connect(t, paths.Addrs()...)
 	other := connect(t, servers.Addrs()...)
-	put(t, s, "k", "1", dcs.Version{})
+	storetest.Put(t, s, "k", "1", dcs.Version{})
 	var heal func()
 	err := s.Lease(t.Context(), func(ctx context.Context, w dcs.Writer) error {
 		heal = paths.Halt()
@@ -119,8 +119,8 @@ func TestLateLeasedPut(t *testing.T) {
 		_, stat, err = operator.Exists(dir)
 		return err == nil && stat.Cversion >= 3
 	})
-	if snap := get(t, other); content(snap) != "k=1" || stat.Cversion != 3 {
-		t.Errorf("content is %v, after %d changes of the directory", content(snap), stat.Cversion)
+	if snap := get(t, other); storetest.Content(snap) != "k=1" || stat.Cversion != 3 {
+		t.Errorf("content is %v, after %d changes of the directory", storetest.Content(snap), stat.Cversion)
 	}
 }
 
@@ -131,19 +131,19 @@ func TestTakeOverFromAnotherSession(t *testing.T) {
 	s := connect(t, servers.Addrs()...)
 	first := dial(t, ttl, servers.Addrs()...)
 	err := store(first).Lease(t.Context(), func(_ context.Context, w dcs.Writer) error {
-		v := put(t, w, "k", "first", dcs.Version{})
+		v := storetest.Put(t, w, "k", "first", dcs.Version{})
 		return s.Lease(t.Context(), func(_ context.Context, w dcs.Writer) error {
-			v2 := put(t, w, "k", "second", v)
+			v2 := storetest.Put(t, w, "k", "second", v)
 			if v2.Created <= v.Created {
 				t.Errorf("token %d after %d", v2.Created, v.Created)
 			}
 			first.Close()
-			v3 := put(t, w, "k", "second again", v2)
+			v3 := storetest.Put(t, w, "k", "second again", v2)
 			if v3.Created != v2.Created {
 				t.Errorf("its own key was made anew: %v after %v", v3, v2)
 			}
-			if snap := get(t, s); content(snap) != "k=second again" {
-				t.Errorf("content is %v", content(snap))
+			if snap := get(t, s); storetest.Content(snap) != "k=second again" {
+				t.Errorf("content is %v", storetest.Content(snap))
 			}
 			return nil
 		})
@@ -151,8 +151,8 @@ func TestTakeOverFromAnotherSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if snap := get(t, s); content(snap) != "" {
-		t.Errorf("content is %v", content(snap))
+	if snap := get(t, s); storetest.Content(snap) != "" {
+		t.Errorf("content is %v", storetest.Content(snap))
 	}
 }
 
@@ -170,11 +170,11 @@ func TestLeaseNeedsTheTTL(t *testing.T) {
 func TestKeysThatCannotBelongToALease(t *testing.T) {
 	servers := storetest.ZooKeeper(t, 1, nil)
 	s := connect(t, servers.Addrs()...)
-	v := put(t, s, "a", "1", dcs.Version{})
-	put(t, s, "a/b", "1", dcs.Version{})
-	put(t, s, "c/d", "1", dcs.Version{})
+	v := storetest.Put(t, s, "a", "1", dcs.Version{})
+	storetest.Put(t, s, "a/b", "1", dcs.Version{})
+	storetest.Put(t, s, "c/d", "1", dcs.Version{})
 	err := s.Lease(t.Context(), func(_ context.Context, w dcs.Writer) error {
-		put(t, w, "mine", "1", dcs.Version{})
+		storetest.Put(t, w, "mine", "1", dcs.Version{})
 		for key, prev := range map[string]dcs.Version{"a": v, "c": {}, "mine/below": {}} {
 			_, err := w.Put(t.Context(), dir+"/"+key, nil, prev)
 			if err == nil || errors.Is(err, dcs.ErrUnknown) || errors.Is(err, dcs.ErrConflict) {
@@ -187,8 +187,8 @@ func TestKeysThatCannotBelongToALease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if snap := get(t, s); content(snap) != "a=1 a/b=1 c/d=1" {
-		t.Errorf("content is %v", content(snap))
+	if snap := get(t, s); storetest.Content(snap) != "a=1 a/b=1 c/d=1" {
+		t.Errorf("content is %v", storetest.Content(snap))
 	}
 	wantError(t, s.Delete(t.Context(), dir+"/a", v), zk.ErrNotEmpty, "not applied", dir+"/a")
 }

@@ -28,7 +28,7 @@ func TestWatchersDoNotPileUp(t *testing.T) {
 	conn := dial(t, within, servers.Addrs()...)
 	s := store(conn)
 	for _, name := range []string{"a", "b", "c/d"} {
-		put(t, s, name, "1", dcs.Version{})
+		storetest.Put(t, s, name, "1", dcs.Version{})
 	}
 	open := func(dir string) {
 		for snap, err := range s.Watch(t.Context(), dir) {
@@ -56,10 +56,10 @@ func TestWatchersDoNotPileUp(t *testing.T) {
 		t.Errorf("%d watches in the client and %d in the server after one, %d and %d after 1000", client, server, now, there)
 	}
 	// They work for whoever comes next.
-	f := follow(t, s)
-	f.until("fresh", fresh("a=1 b=1 c/d=1"))
-	put(t, s, "c/e", "2", dcs.Version{})
-	f.until("written", fresh("a=1 b=1 c/d=1 c/e=2"))
+	f := storetest.Follow(t, s)
+	f.Until("fresh", storetest.Fresh("a=1 b=1 c/d=1"))
+	storetest.Put(t, s, "c/e", "2", dcs.Version{})
+	f.Until("written", storetest.Fresh("a=1 b=1 c/d=1 c/e=2"))
 }
 
 // watchers counts the channels that a connection keeps.
@@ -101,9 +101,9 @@ func TestWatchMovesBetweenServers(t *testing.T) {
 	paths := servers.Paths(t)
 	conn := dial(t, within, paths.Addrs()...)
 	s, other := store(conn), connect(t, servers.Addrs()...)
-	v := put(t, other, "k", "0", dcs.Version{})
-	f := follow(t, s)
-	f.until("fresh", fresh("k=0"))
+	v := storetest.Put(t, other, "k", "0", dcs.Version{})
+	f := storetest.Follow(t, s)
+	f.Until("fresh", storetest.Fresh("k=0"))
 	const moves, writes = 12, 20
 	var last dcs.Version
 	seen := map[string]bool{}
@@ -118,9 +118,9 @@ func TestWatchMovesBetweenServers(t *testing.T) {
 				}
 				v = dcs.Version{}
 			}
-			v = put(t, other, "k", fmt.Sprint(i, ".", j), v)
+			v = storetest.Put(t, other, "k", fmt.Sprint(i, ".", j), v)
 		}
-		f.until(fmt.Sprint("complete after move ", i), func(snap dcs.Snapshot) bool {
+		f.Until(fmt.Sprint("complete after move ", i), func(snap dcs.Snapshot) bool {
 			e, ok := snap.Get(dir + "/k")
 			if ok && (e.Version.Created < last.Created || e.Version.Created == last.Created && e.Version.Modified < last.Modified) {
 				t.Errorf("went back from %v to %v", last, e.Version)
@@ -147,12 +147,12 @@ func TestAccessControl(t *testing.T) {
 	}
 	owner, stranger := store(conn), connect(t, servers.Addrs()...)
 	owner.ACL = append(zk.DigestACL(zk.PermAll, "owner", "secret"), zk.WorldACL(zk.PermRead)...)
-	v := put(t, owner, "deep/k", "1", dcs.Version{})
+	v := storetest.Put(t, owner, "deep/k", "1", dcs.Version{})
 
 	// Reading is enough to watch. Of what it may not read any more it is told nothing: the next confirmation finds out.
 	stranger.Reconfirm = 200 * time.Millisecond
-	f := follow(t, stranger)
-	f.until("fresh", fresh("deep/k=1"))
+	f := storetest.Follow(t, stranger)
+	f.Until("fresh", storetest.Fresh("deep/k=1"))
 	for name, write := range map[string]func() error{
 		"put":         func() error { _, err := stranger.Put(t.Context(), dir+"/deep/k", nil, v); return err },
 		"put new":     func() error { _, err := stranger.Put(t.Context(), dir+"/new", nil, dcs.Version{}); return err },
@@ -170,15 +170,15 @@ func TestAccessControl(t *testing.T) {
 	if _, err := conn.SetACL(dir+"/deep/k", zk.DigestACL(zk.PermAll, "owner", "secret"), -1); err != nil {
 		t.Fatal(err)
 	}
-	put(t, owner, "deep/k", "2", v)
-	wantError(t, f.end(), zk.ErrNoAuth, dir+"/deep/k")
+	storetest.Put(t, owner, "deep/k", "2", v)
+	wantError(t, f.End(), zk.ErrNoAuth, dir+"/deep/k")
 	_, err := stranger.Get(t.Context(), dir)
 	wantError(t, err, zk.ErrNoAuth, dir)
 	for _, err := range stranger.Watch(t.Context(), dir) {
 		wantError(t, err, zk.ErrNoAuth, dir)
 	}
-	if snap := get(t, owner); content(snap) != "deep/k=2" {
-		t.Errorf("the owner reads %v", content(snap))
+	if snap := get(t, owner); storetest.Content(snap) != "deep/k=2" {
+		t.Errorf("the owner reads %v", storetest.Content(snap))
 	}
 }
 
@@ -193,9 +193,9 @@ func TestSwallowedEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	stranger.Reconfirm = 4 * time.Second
-	v := put(t, owner, "k", "1", dcs.Version{})
-	f := follow(t, stranger)
-	f.until("fresh", fresh("k=1"))
+	v := storetest.Put(t, owner, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, stranger)
+	f.Until("fresh", storetest.Fresh("k=1"))
 	armed := watchCount(t, servers.Addrs()[0])
 	acl := func(acl []zk.ACL) {
 		t.Helper()
@@ -203,17 +203,17 @@ func TestSwallowedEvent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.until("confirmed", fresh("k=1")) // there is time until the next confirmation
+	f.Until("confirmed", storetest.Fresh("k=1")) // there is time until the next confirmation
 	acl(zk.DigestACL(zk.PermAll, "owner", "secret"))
-	v = put(t, owner, "k", "2", v)
+	v = storetest.Put(t, owner, "k", "2", v)
 	if n := watchCount(t, servers.Addrs()[0]); n != armed-1 {
 		t.Skipf("%d watches of %d: this server tells whoever asked", n, armed)
 	}
 	acl(zk.WorldACL(zk.PermAll))
-	f.until("told by the confirmation", fresh("k=2"))
+	f.Until("told by the confirmation", storetest.Fresh("k=2"))
 	await(t, "armed again", func() bool { return watchCount(t, servers.Addrs()[0]) == armed })
-	put(t, owner, "k", "3", v)
-	f.until("told", fresh("k=3"))
+	storetest.Put(t, owner, "k", "3", v)
+	f.Until("told", storetest.Fresh("k=3"))
 }
 
 // Patroni's client makes parents with empty data, this package without any: both are no keys, and a leaf is.
@@ -223,8 +223,8 @@ func TestParentsAreNoKeys(t *testing.T) {
 	conn := dial(t, ttl, servers.Addrs()...)
 	awaitSession(t, conn)
 	s := store(conn)
-	f := follow(t, s)
-	f.until("known to be empty", fresh(""))
+	f := storetest.Follow(t, s)
+	f.Until("known to be empty", storetest.Fresh(""))
 	make := func(path string, data []byte) {
 		t.Helper()
 		if _, err := conn.Create(path, data, 0, zk.WorldACL(zk.PermAll)); err != nil {
@@ -233,10 +233,10 @@ func TestParentsAreNoKeys(t *testing.T) {
 	}
 	both := func(want string) {
 		t.Helper()
-		if got := content(get(t, s)); got != want {
+		if got := storetest.Content(get(t, s)); got != want {
 			t.Errorf("read %q, want %q", got, want)
 		}
-		f.until(want, fresh(want))
+		f.Until(want, storetest.Fresh(want))
 	}
 	make(dir, []byte{})
 	make(dir+"/members", []byte{})
@@ -248,14 +248,14 @@ func TestParentsAreNoKeys(t *testing.T) {
 	both("empty= members/n1=x")
 
 	// A key is made over what is no key; over a key it is not.
-	put(t, s, "bare", "1", dcs.Version{})
-	v := put(t, s, "members", "2", dcs.Version{})
+	storetest.Put(t, s, "bare", "1", dcs.Version{})
+	v := storetest.Put(t, s, "members", "2", dcs.Version{})
 	both("bare=1 empty= members=2 members/n1=x")
 	for _, name := range []string{"empty", "members", "bare"} {
 		_, err := s.Put(t.Context(), dir+"/"+name, nil, dcs.Version{})
 		wantError(t, err, dcs.ErrConflict, dir+"/"+name)
 	}
-	if e, _ := f.last.Get(dir + "/members"); e.Version != v {
+	if e, _ := f.Last.Get(dir + "/members"); e.Version != v {
 		t.Errorf("put returned %v, the watch has %v", v, e.Version)
 	}
 	if err := conn.Delete(dir+"/members/n1", -1); err != nil {
@@ -275,10 +275,10 @@ func TestRoot(t *testing.T) {
 	conn := dial(t, ttl, servers.Addrs()...)
 	s := store(conn)
 	s.Root = "/chroot/of mine"
-	f := follow(t, s)
-	f.until("known to be empty", fresh(""))
-	v := put(t, s, "a/b", "1", dcs.Version{})
-	f.until("written", fresh("a/b=1"))
+	f := storetest.Follow(t, s)
+	f.Until("known to be empty", storetest.Fresh(""))
+	v := storetest.Put(t, s, "a/b", "1", dcs.Version{})
+	f.Until("written", storetest.Fresh("a/b=1"))
 	if e, ok := get(t, s).Get(dir + "/a/b"); !ok || e.Version != v || e.Key != dir+"/a/b" {
 		t.Errorf("read %v", e)
 	}
@@ -286,17 +286,17 @@ func TestRoot(t *testing.T) {
 		t.Errorf("below the root is %q: %v", got, err)
 	}
 	if err := s.Lease(t.Context(), func(_ context.Context, w dcs.Writer) error {
-		put(t, w, "leased", "1", dcs.Version{})
-		f.until("leased", fresh("a/b=1 leased=1"))
+		storetest.Put(t, w, "leased", "1", dcs.Version{})
+		f.Until("leased", storetest.Fresh("a/b=1 leased=1"))
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	f.until("released", fresh("a/b=1"))
+	f.Until("released", storetest.Fresh("a/b=1"))
 	if err := s.Delete(t.Context(), dir+"/a/b", v); err != nil {
 		t.Fatal(err)
 	}
-	f.until("deleted", fresh(""))
+	f.Until("deleted", storetest.Fresh(""))
 }
 
 // The root and the keys are checked before anything is sent, and the error names the field.
@@ -327,15 +327,15 @@ func TestNoServer(t *testing.T) {
 	leak.Check(t)
 	s := connect(t, netip.MustParseAddrPort("127.0.0.1:1"))
 	s.Timeout = 200 * time.Millisecond
-	f := follow(t, s)
+	f := storetest.Follow(t, s)
 	_, err := s.Put(t.Context(), dir+"/k", nil, dcs.Version{})
 	wantError(t, err, context.DeadlineExceeded, dir+"/k", "not applied", "127.0.0.1:1")
 	_, err = s.Get(t.Context(), dir)
 	wantError(t, err, context.DeadlineExceeded, dir, "127.0.0.1:1")
 	wantError(t, s.Lease(t.Context(), nil), context.DeadlineExceeded, "127.0.0.1:1")
-	f.until("stale", stale)
-	if f.last.Known() || !strings.Contains(f.last.Stale.Error(), "127.0.0.1:1") {
-		t.Errorf("known %v, stale: %v", f.last.Known(), f.last.Stale)
+	f.Until("stale", storetest.Stale)
+	if f.Last.Known() || !strings.Contains(f.Last.Stale.Error(), "127.0.0.1:1") {
+		t.Errorf("known %v, stale: %v", f.Last.Known(), f.Last.Stale)
 	}
 }
 
@@ -346,11 +346,11 @@ func TestClosedConnection(t *testing.T) {
 	conn := dial(t, ttl, servers.Addrs()...)
 	s := store(conn)
 	s.Timeout = within // not what ends the calls
-	put(t, s, "k", "1", dcs.Version{})
-	f := follow(t, s)
-	f.until("fresh", fresh("k=1"))
+	storetest.Put(t, s, "k", "1", dcs.Version{})
+	f := storetest.Follow(t, s)
+	f.Until("fresh", storetest.Fresh("k=1"))
 	conn.Close()
-	if err := f.end(); !strings.Contains(err.Error(), "the connection was closed") {
+	if err := f.End(); !strings.Contains(err.Error(), "the connection was closed") {
 		t.Errorf("watch ended with %v", err)
 	}
 	begin := time.Now()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/dcs/internal/retry"
 )
 
 // Lease is a lease that was just granted.
@@ -65,7 +66,7 @@ func (l Lease) keep(ctx context.Context) error {
 	wait := l.TTL / 3
 	var last error
 	for {
-		if !sleep(ctx, min(wait, time.Until(ends))) {
+		if !retry.Wait(ctx, min(wait, time.Until(ends))) {
 			return nil
 		}
 		now := time.Now()
@@ -107,14 +108,3 @@ func earlier(a, b time.Time) time.Time {
 }
 
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
