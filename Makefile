@@ -28,12 +28,12 @@ demo: setup ## start a whole stack on this machine, switch over, kill the primar
 setup: ## install PostgreSQL, Patroni, PgBouncer and Envoy, once (silent when all is there)
 	@scripts/setup
 
-# -p=1 is for one stack at a time.
+# -p=4: the tests of the stores wait most of the time. -p=1 is for one stack at a time.
 test: ## every test, with real servers and the race detector; nothing may be skipped for want of a program
 	@scripts/setup --tests
-	@export PGCONVOY_HOME="$$(scripts/setup --print-home)" PGCONVOY_REQUIRE=1; \
+	@export PGCONVOY_HOME="$$(scripts/setup --print-home --tests)" PGCONVOY_REQUIRE=1; \
 	  stacks="$$(go list ./topology/local ./topology/topologytest ./examples/...)"; \
-	  go test -race -count=1 -timeout=20m $(GOTESTFLAGS) $$(go list ./... | grep -vxF "$$stacks"); \
+	  go test -race -count=1 -timeout=20m -p=4 $(GOTESTFLAGS) $$(go list ./... | grep -vxF "$$stacks"); \
 	  go test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) $$stacks; \
 	  for m in $(CONSUMERS); do go -C "$$m" test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) ./...; done
 
@@ -60,7 +60,7 @@ cross: ## build the packages that applications import for other systems
 
 bench: ## every benchmark, once, with the real stores
 	@scripts/setup --stores
-	@export PGCONVOY_HOME="$$(scripts/setup --print-home)"; go test -run '^$$' -bench . -benchmem -timeout=30m ./...
+	@export PGCONVOY_HOME="$$(scripts/setup --print-home --stores)"; go test -run '^$$' -bench . -benchmem -timeout=30m ./...
 
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	@list="$$(go test -list '^Fuzz' ./...)"; \

@@ -26,7 +26,7 @@
 // An error of a write is one of three kinds. [ErrConflict], [ErrInvalid], [ErrLeaseLost] and every other one that is not
 // the next say that nothing was changed. [ErrUnknown] says that there was no answer: the change may have been made, and
 // may even be on its way still. It is never sent again. Read the key, and go on from the version that it has: a late
-// arrival is then a conflict.
+// arrival is then a conflict. (On ZooKeeper that holds as long as the key is not deleted and made again: see its package.)
 //
 // # What the stores do
 //

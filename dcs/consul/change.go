@@ -149,5 +149,10 @@ func (c change) failed(err error) error {
 	if refused(err) {
 		return c.refused(err)
 	}
+	return c.unknown(err)
+}
+
+// unknown is the error of a change that may have been made, whatever err is.
+func (c change) unknown(err error) error {
 	return fmt.Errorf("consul: %s %s: %w: %w", c.op(), c.key, dcs.ErrUnknown, err)
 }

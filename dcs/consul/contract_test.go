@@ -3,6 +3,7 @@ package consul_test
 import (
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ func contract(t *testing.T, servers int, reconfirm time.Duration) {
 		p := s.Paths(t)[:1] // a client has one agent
 		store := connect(t, p.Addrs()[0])
 		store.Reconfirm = reconfirm
+		if strings.HasSuffix(t.Name(), "/LeaseSurvivesARestart") {
+			store.TTL = 20 * time.Second // a server that hangs in its stop is given some seconds
+		}
 		faults := s.Faults(p)
 		if servers == 1 {
 			faults.LoseQuorum = nil // it is what KillLeader does

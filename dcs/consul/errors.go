@@ -14,6 +14,8 @@ import (
 var (
 	// errDenied is for refusals that do not come as a status.
 	errDenied = errors.New("permission denied")
+	// errNotConsul is for a "not found" of somebody else's, which the client takes for absence.
+	errNotConsul = errors.New("nothing is found, in an answer without Consul's index: it is from something else; check the way to the agent")
 	// errLockDelay: the session that had the key before has ended by force, and Consul lets nobody have the key for a
 	// while (that session's LockDelay).
 	errLockDelay = errors.New("Consul gives the key to nobody for the lock-delay of the session that lost it")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -42,9 +41,7 @@ func (s *Store) Lease(ctx context.Context, fn func(ctx context.Context, w dcs.Wr
 			_, _ = s.client.Session().Destroy(id, new(api.WriteOptions).WithContext(ctx))
 		},
 	}
-	w := &writer{s: s, session: id}
-	defer w.ended.Store(true)
-	return l.Hold(ctx, func(ctx context.Context) error { return fn(ctx, w) })
+	return l.Write(ctx, "consul", writer{s, id}, fn)
 }
 
 // session makes a session. The client's own call leaves out a lock-delay of zero, which then counts as 15 seconds.
@@ -78,10 +75,12 @@ func (s *Store) renew(ctx context.Context, id string) error {
 	}
 	// A server that has just become the leader says so before it has read its log.
 	q := &api.QueryOptions{RequireConsistent: true}
-	known, _, err := s.client.Session().Info(id, q.WithContext(ctx))
+	known, meta, err := s.client.Session().Info(id, q.WithContext(ctx))
 	switch {
 	case err != nil:
 		return fmt.Errorf("consul: renew session %s: %w", id, err)
+	case meta.ResultsFilteredByACLs: // by rights that a new leader has not read yet, perhaps
+		return fmt.Errorf("consul: renew session %s: %w%s", id, errDenied, hint(errDenied, "session_prefix", "", "write"))
 	case known != nil:
 		return fmt.Errorf("consul: renew session %s: a server did not know it yet", id)
 	}
@@ -92,20 +91,12 @@ func (s *Store) renew(ctx context.Context, id string) error {
 type writer struct {
 	s       *Store
 	session string
-	ended   atomic.Bool
 }
 
-func (w *writer) Put(ctx context.Context, key string, value []byte, prev dcs.Version) (dcs.Version, error) {
-	c := change{key: key, value: value, prev: prev, session: w.session}
-	if w.ended.Load() {
-		return dcs.Version{}, c.refused(dcs.ErrLeaseLost)
-	}
-	return w.s.put(ctx, c)
+func (w writer) Put(ctx context.Context, key string, value []byte, prev dcs.Version) (dcs.Version, error) {
+	return w.s.put(ctx, change{key: key, value: value, prev: prev, session: w.session})
 }
 
-func (w *writer) Delete(ctx context.Context, key string, prev dcs.Version) error {
-	if w.ended.Load() {
-		return change{key: key, remove: true}.refused(dcs.ErrLeaseLost)
-	}
+func (w writer) Delete(ctx context.Context, key string, prev dcs.Version) error {
 	return w.s.Delete(ctx, key, prev)
 }

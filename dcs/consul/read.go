@@ -33,6 +33,9 @@ func (s *Store) list(ctx context.Context, dir string, index uint64, wait time.Du
 	if meta.ResultsFilteredByACLs {
 		return c, readError(dir, fmt.Errorf("%w: Consul left out what the token may not see", errDenied))
 	}
+	if meta.LastIndex == 0 && len(pairs) == 0 {
+		return c, readError(dir, errNotConsul)
+	}
 	c.index = max(1, meta.LastIndex)
 	c.guarded = meta.DefaultACLPolicy == "deny"
 	c.entries = make([]dcs.Entry, 0, len(pairs))
@@ -55,8 +58,11 @@ func (s *Store) read(ctx context.Context, dir string) (content, error) {
 		return c, err
 	}
 	q := &api.QueryOptions{RequireConsistent: true}
-	if _, _, err := s.client.KV().Get(prefix(dir), q.WithContext(ctx)); err != nil {
+	switch p, meta, err := s.client.KV().Get(prefix(dir), q.WithContext(ctx)); {
+	case err != nil:
 		return c, readError(dir, because(ctx, err))
+	case p == nil && meta.LastIndex == 0:
+		return c, readError(dir, errNotConsul)
 	}
 	if len(c.entries) > 0 {
 		return c, nil

@@ -50,7 +50,7 @@ func (s *Store) put(ctx context.Context, c change) (dcs.Version, error) {
 		}
 		v, err := c.written(results)
 		if err != nil {
-			err = c.failed(err)
+			err = c.unknown(err)
 		}
 		return v, err
 	}
@@ -141,9 +141,9 @@ func (s *Store) putLarge(ctx context.Context, c change) (dcs.Version, error) {
 	p, err = s.one(ctx, c.key)
 	switch {
 	case err != nil:
-		return dcs.Version{}, c.failed(fmt.Errorf("it was applied, but its version could not be read: %w", err))
+		return dcs.Version{}, c.unknown(fmt.Errorf("it was applied, but its version could not be read: %w", err))
 	case p == nil || p.Flags != c.flags:
-		return dcs.Version{}, c.failed(errors.New("it was applied, and replaced before its version was read"))
+		return dcs.Version{}, c.unknown(errors.New("it was applied, and replaced before its version was read"))
 	}
 	return dcs.Version{Created: p.CreateIndex, Modified: p.ModifyIndex}, nil
 }

@@ -47,7 +47,7 @@ func quorumIsLost(f *fixture) {
 		f.want(v.until("stale", stale), "k=0", "kept=1", "leased=1")
 		f.fail(f.read())
 		h.lost()
-		if s := v.last; s.Stale == nil {
+		if s := v.newest(); s.Stale == nil {
 			f.Errorf("no majority, and yet confirmed at %v", s.At)
 		}
 	})

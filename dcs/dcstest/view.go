@@ -40,7 +40,7 @@ func (f *fixture) follow(r dcs.Reader) *view {
 	v.c, v.wait = c, wait
 	f.Cleanup(func() {
 		cancel()
-		if err := wait(); !errors.Is(err, context.Canceled) && f.ctx.Err() == nil {
+		if err := wait(); !errors.Is(err, context.Cause(ctx)) && !f.Failed() {
 			f.Errorf("the watch ended with %v", err)
 		}
 	})
@@ -63,6 +63,19 @@ func (v *view) until(what string, ok func(dcs.Snapshot) bool) dcs.Snapshot {
 		}
 	}
 	v.f.Logf("%s after %v", what, time.Since(begin).Round(time.Millisecond))
+	return v.last
+}
+
+// newest is the present element.
+func (v *view) newest() dcs.Snapshot {
+	select {
+	case s, open := <-v.c:
+		if !open {
+			v.f.Fatalf("the watch ended with %v", v.wait())
+		}
+		v.last = s
+	default:
+	}
 	return v.last
 }
 

@@ -44,7 +44,7 @@ func (s *Store) Lease(ctx context.Context, fn func(ctx context.Context, w dcs.Wr
 		},
 		Release: func(ctx context.Context) { _, _ = s.lease.Revoke(ctx, granted.ID) }, // else it runs out
 	}
-	return l.Hold(ctx, func(ctx context.Context) error { return fn(ctx, writer{s, granted.ID}) })
+	return l.Write(ctx, "etcd", writer{s, granted.ID}, fn)
 }
 
 func (s *Store) grant(ctx context.Context, ttl time.Duration) (*clientv3.LeaseGrantResponse, error) {

@@ -48,7 +48,7 @@ func (c *Client) Lease(ctx context.Context, fn func(ctx context.Context, w dcs.W
 			_ = c.send(ctx, func() { c.s.release(id) }) // else it runs out
 		},
 	}
-	return l.Hold(ctx, func(ctx context.Context) error { return fn(ctx, writer{c, id}) })
+	return l.Write(ctx, "memory", writer{c, id}, fn)
 }
 
 func (s *Store) grant(ttl time.Duration) (uint64, error) {

@@ -128,6 +128,15 @@ func again(ctx context.Context, read func() error) error {
 // closed reports whether the caller has closed the connection. Nothing says so but this: it is in no state to connect,
 // and a call does not wait.
 func (s *Store) closed() bool {
+	for range 2 { // a connection that was had and lost again within the first answers alike
+		if !s.seemsClosed() {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Store) seemsClosed() bool {
 	if s.conn.State() != zk.StateDisconnected {
 		return false
 	}

@@ -20,8 +20,11 @@
 // A key that has others below it cannot be deleted.
 //
 // [dcs.Version].Created is the node's czxid, Modified its data version. ZooKeeper's own check covers the data version
-// alone, so Created is compared by a synced read right before; a key that is deleted and made again within that moment
-// is noticed by Put, which says so, and not by Delete.
+// alone, so Created is compared by a synced read right before; when a key was deleted and made again within that moment,
+// the new one is overwritten or deleted, and the error says so. A call that was left behind, see below, may do the same.
+//
+// A read or a confirmation first has a majority of the servers agree on a transaction that changes nothing (ZooKeeper's own
+// sync asks a leader that may lead no more). That takes READ on the root; without it a sync has to do.
 //
 // # Rights
 //

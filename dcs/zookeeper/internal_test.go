@@ -1,7 +1,9 @@
 package zookeeper
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,32 @@ func open(t *testing.T) *Store {
 	return New(conn)
 }
 
+// What a read begins with is agreed upon by the servers: it is a transaction, and has a number. A sync has none.
+func TestBarrierIsATransaction(t *testing.T) {
+	s := open(t)
+	made := func(key string) uint64 {
+		t.Helper()
+		v, err := s.Put(t.Context(), "/d/"+key, nil, dcs.Version{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Created
+	}
+	for i, c := range []struct {
+		name string
+		pass func(context.Context) (int64, error)
+		want uint64
+	}{{"barrier", s.barrier, 1}, {"sync", s.sync, 0}} {
+		before := made(fmt.Sprint("before", i))
+		if _, err := c.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := made(fmt.Sprint("after", i)) - before - 1; n != c.want {
+			t.Errorf("%s: %d transactions, want %d", c.name, n, c.want)
+		}
+	}
+}
+
 // A key that is made again between the look and the write: the data version says nothing, the answer does.
 func TestSetOverAKeyThatWasMadeAgain(t *testing.T) {
 	s := open(t)
@@ -34,10 +62,22 @@ func TestSetOverAKeyThatWasMadeAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := &zk.Stat{Czxid: int64(v.Created) - 1, Version: int32(v.Modified)}
+	told := func(err error) {
+		t.Helper()
+		if !errors.Is(err, dcs.ErrUnknown) || !strings.Contains(err.Error(), "/d/k") || !strings.Contains(err.Error(), "overwritten") {
+			t.Error(err)
+		}
+	}
+	session := s.conn.SessionID()
+	seen := look{&zk.Stat{Czxid: int64(v.Created) - 1, Version: int32(v.Modified)}, session}
 	_, err = s.set(t.Context(), "/d/k", []byte("mine"), seen)
-	if !errors.Is(err, dcs.ErrUnknown) || !strings.Contains(err.Error(), "/d/k") || !strings.Contains(err.Error(), "overwritten") {
-		t.Error(err)
+	told(err)
+	seen.Version++ // that of the first write
+	_, err = s.take(t.Context(), "/d/k", []byte("mine"), seen, &owner{s: s, session: session, keys: map[string]owned{}, held: t.Context()})
+	told(err)
+	seen.session--
+	if _, err = s.set(t.Context(), "/d/k", nil, seen); !errors.Is(err, errNewSession) || errors.Is(err, dcs.ErrUnknown) {
+		t.Errorf("prepared in another session: %v", err)
 	}
 }
 

@@ -18,8 +18,8 @@ import (
 // Lease implements [dcs.Store] with the connection's session: the keys are ephemeral nodes. A lease is another set of
 // keys in that session, which are deleted when fn returns; the session goes on. It needs Store.TTL.
 //
-// The client keeps the session alive. What proves that it lives is a sync, which goes to the leader and back, four times
-// in a TTL. The leader learns of a session's life from the server that the client is connected to, half a tick late, and
+// The client keeps the session alive. What proves that it lives is a transaction that changes nothing, on which a majority
+// of the servers agrees, four times in a TTL. The leader learns of a session's life from the server that the client is connected to, half a tick late, and
 // what that server has not passed on dies with it. So a lease counts on 0.63 of the TTL after the last proof (0.54 after
 // the first) and is given up then; that is safe if the TTL is at least four ticks of the servers. The end is judged by
 // this process's monotonic clock. A process that was suspended notices late, as with every lease: whoever must not act
@@ -78,20 +78,20 @@ func (s *Store) session(ctx context.Context) (asked time.Time, session int64, er
 	defer cancel()
 	err = again(ctx, func() (err error) {
 		asked = time.Now()
-		session, err = s.sync(ctx)
+		session, err = s.barrier(ctx)
 		return err
 	})
 	return asked, session, err
 }
 
-// prove has the leader say that the session lives. It is given a place at once, whoever else waits for one.
+// prove has the servers agree that the session lives. It is given a place at once, whoever else waits for one.
 func (o *owner) prove(ctx context.Context) error {
 	if err := o.lost(); err != nil {
 		return err
 	}
 	err := o.s.ready(ctx)
 	if err == nil {
-		_, err = leave(ctx, o.s, func() (string, error) { return o.s.conn.Sync("/") })
+		_, err = leave(ctx, o.s, func() (struct{}, error) { return struct{}{}, o.s.commit() })
 	}
 	if lost := o.lost(); lost != nil {
 		return lost

@@ -51,7 +51,7 @@ func New(conn *zk.Conn) *Store {
 	return &Store{conn: conn, slots: make(chan struct{}, maxCalls), probing: make(chan struct{}, 1)}
 }
 
-// Get implements [dcs.Reader]: a sync, then the nodes one by one, several at a time.
+// Get implements [dcs.Reader]: a barrier, then the nodes one by one, several at a time.
 func (s *Store) Get(ctx context.Context, dir string) (dcs.Snapshot, error) {
 	if err := s.check("dir", dir); err != nil {
 		return dcs.Snapshot{}, err
@@ -73,7 +73,7 @@ func (s *Store) Get(ctx context.Context, dir string) (dcs.Snapshot, error) {
 
 // read reads what is below dir, level by level.
 func (s *Store) read(ctx context.Context, dir string) ([]dcs.Entry, error) {
-	session, err := s.sync(ctx)
+	session, err := s.barrier(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -123,20 +123,37 @@ func (s *Store) readNode(ctx context.Context, key string, root bool) (reading, e
 	return r, err
 }
 
-// sync brings the server that the connection leads to up to the leader, so that reads which follow in this session are
-// linearizable, and returns the session. It goes to the leader and back.
+// sync brings the server that the connection leads to up to the leader, so that what is read in this session afterwards is
+// as new, and returns the session. Who answers may lead no more, for some ticks: nothing is decided by it alone.
 func (s *Store) sync(ctx context.Context) (session int64, err error) {
+	return s.pass(ctx, func() error {
+		_, err := s.conn.Sync("/")
+		return err
+	})
+}
+
+// barrier is a sync that a majority of the servers takes part in, so that reads which follow in this session are
+// linearizable, and that the session is known to live.
+func (s *Store) barrier(ctx context.Context) (session int64, err error) { return s.pass(ctx, s.commit) }
+
+func (s *Store) pass(ctx context.Context, through func() error) (session int64, err error) {
 	if err := s.ready(ctx); err != nil {
 		return 0, err
 	}
 	session = s.conn.SessionID()
-	if _, err := call(ctx, s, func() (string, error) { return s.conn.Sync("/") }); err != nil {
+	if _, err := call(ctx, s, func() (struct{}, error) { return struct{}{}, through() }); err != nil {
 		return session, err
 	}
-	if s.conn.SessionID() != session {
-		return session, errNewSession
+	return session, s.still(session)
+}
+
+// commit has the servers agree on a transaction that changes nothing. Where the root may not be read it is a sync.
+func (s *Store) commit() error {
+	_, err := s.conn.Multi(&zk.CheckVersionRequest{Path: "/", Version: -1})
+	if errors.Is(err, zk.ErrNoAuth) {
+		_, err = s.conn.Sync("/")
 	}
-	return session, nil
+	return err
 }
 
 // bound gives ctx the store's own deadline if it has none.

@@ -24,7 +24,7 @@ const (
 	secondLook = time.Second
 )
 
-// Watch implements [dcs.Reader]: a sync and a reading of each node, with a one-shot watch armed by the same request;
+// Watch implements [dcs.Reader]: a barrier and a reading of each node, with a one-shot watch armed by the same request;
 // what fires is read again. It reads everything again at every Reconfirm, and when the connection was lost: in the same
 // session what the servers say is merged by the order of their transactions, in a new one it is built anew before it is
 // shown.
@@ -161,7 +161,7 @@ func (w *watch) begin(life context.Context, now time.Time) {
 	}
 	round, ctx := w.round, w.ctx
 	w.tasks.Go(func() {
-		session, err := w.s.sync(ctx)
+		session, err := w.s.barrier(ctx)
 		w.answered(life, result{round: round, session: session, synced: true, err: err})
 	})
 }

@@ -36,37 +36,37 @@ func (s *Store) write(ctx context.Context, key string, value []byte, prev dcs.Ve
 	if prev == (dcs.Version{}) {
 		return s.create(ctx, key, value, o)
 	}
-	stat, err := s.look(ctx, key)
+	seen, err := s.look(ctx, key)
 	switch {
 	case err != nil:
 		return dcs.Version{}, s.writeError("put", key, err)
-	case stat == nil || version(stat) != prev:
+	case seen.Stat == nil || version(seen.Stat) != prev:
 		return dcs.Version{}, s.conflict("put", key)
-	case o != nil && !o.has(key, stat):
-		return s.take(ctx, key, value, stat, o)
+	case o != nil && !o.has(key, seen.Stat):
+		return s.take(ctx, key, value, seen, o)
 	}
-	return s.set(ctx, key, value, stat)
+	return s.set(ctx, key, value, seen)
 }
 
 // create makes a node, or writes a key over one that only holds others.
 func (s *Store) create(ctx context.Context, key string, value []byte, o *owner) (dcs.Version, error) {
-	v, err := s.change(ctx, key, value, o)
+	v, err := s.change(ctx, key, value, o, nil)
 	if errors.Is(err, zk.ErrNoNode) {
 		if err := s.makeParents(ctx, key); err != nil {
 			return dcs.Version{}, s.writeError("put", key, unsent{fmt.Errorf("make the node above: %w", err)})
 		}
-		if v, err = s.change(ctx, key, value, o); errors.Is(err, zk.ErrNoNode) {
+		if v, err = s.change(ctx, key, value, o, nil); errors.Is(err, zk.ErrNoNode) {
 			err = unsent{fmt.Errorf("the node above was deleted meanwhile: %w", err)}
 		}
 	}
 	if !errors.Is(err, zk.ErrNodeExists) {
 		return v, s.wrapWrite("put", key, err)
 	}
-	stat, err := s.look(ctx, key)
+	seen, err := s.look(ctx, key)
 	if err != nil {
 		return dcs.Version{}, s.writeError("put", key, err)
 	}
-	if stat == nil || stat.DataLength > 0 {
+	if seen.Stat == nil || seen.DataLength > 0 {
 		return dcs.Version{}, s.conflict("put", key)
 	}
 	data, err := call(ctx, s, func() ([]byte, error) {
@@ -78,40 +78,57 @@ func (s *Store) create(ctx context.Context, key string, value []byte, o *owner) 
 		return dcs.Version{}, s.conflict("put", key)
 	case err != nil:
 		return dcs.Version{}, s.writeError("put", key, unsent{err})
-	case isKey(data, int(stat.NumChildren)):
+	case isKey(data, int(seen.NumChildren)):
 		return dcs.Version{}, s.conflict("put", key)
 	case o != nil:
-		return s.take(ctx, key, value, stat, o)
+		return s.take(ctx, key, value, seen, o)
 	}
-	return s.set(ctx, key, value, stat)
+	return s.set(ctx, key, value, seen)
 }
 
 // take writes a key over a node of somebody else, or of nobody, and makes it the owner's: a set leaves the old owner.
-func (s *Store) take(ctx context.Context, key string, value []byte, stat *zk.Stat, o *owner) (dcs.Version, error) {
-	if stat.NumChildren > 0 {
+func (s *Store) take(ctx context.Context, key string, value []byte, seen look, o *owner) (dcs.Version, error) {
+	if seen.NumChildren > 0 {
 		return dcs.Version{}, fmt.Errorf("zookeeper: put %s: not applied: keys are below it, so it cannot belong to a lease: %w",
 			key, zk.ErrNotEmpty)
 	}
-	v, err := s.change(ctx, key, value, o, &zk.DeleteRequest{Path: s.Root + key, Version: stat.Version})
+	v, err := s.change(ctx, key, value, o, &seen)
 	return v, s.wrapWrite("put", key, err)
 }
 
+// errOverwritten: the servers compare the version of the data alone.
+var errOverwritten = errors.New("the key was deleted and made again by somebody else in the very moment, and the new one was" +
+	" overwritten or deleted: read the key again")
+
 // set writes a node that was just looked at, and stays whose it is.
-func (s *Store) set(ctx context.Context, key string, value []byte, seen *zk.Stat) (dcs.Version, error) {
-	stat, err := call(ctx, s, func() (*zk.Stat, error) { return s.conn.Set(s.Root+key, value, seen.Version) })
+func (s *Store) set(ctx context.Context, key string, value []byte, seen look) (dcs.Version, error) {
+	stat, err := call(ctx, s, func() (*zk.Stat, error) {
+		if err := s.still(seen.session); err != nil {
+			return nil, err
+		}
+		return s.conn.Set(s.Root+key, value, seen.Version)
+	})
+	if err == nil && stat.Czxid != seen.Czxid {
+		err = errOverwritten
+	}
 	if err != nil {
 		return dcs.Version{}, s.writeError("put", key, err)
-	}
-	if stat.Czxid != seen.Czxid {
-		return dcs.Version{}, fmt.Errorf("zookeeper: put %s: %w: the key was deleted and made again by somebody else in the very moment,"+
-			" and the new one was overwritten: read the key again", key, dcs.ErrUnknown)
 	}
 	return version(stat), nil
 }
 
-// change makes a node, after something else, in one transaction. The node is made empty and then written, since only of
-// the writing do the servers say which node it was: a version that was read later could be somebody else's.
-func (s *Store) change(ctx context.Context, key string, value []byte, o *owner, before ...any) (dcs.Version, error) {
+// still refuses what was prepared in another session: the key may have another holder since.
+func (s *Store) still(session int64) error {
+	if s.conn.SessionID() != session {
+		return unsent{errNewSession}
+	}
+	return nil
+}
+
+// change makes a node in one transaction; over another one that was just looked at, which is removed first. The node is
+// made empty and then written, since only of the writing do the servers say which node it was: a version that was read
+// later could be somebody else's. So the old one is written before it is removed, too.
+func (s *Store) change(ctx context.Context, key string, value []byte, o *owner, over *look) (dcs.Version, error) {
 	path := s.Root + key
 	flags := int32(0)
 	if o != nil {
@@ -120,25 +137,47 @@ func (s *Store) change(ctx context.Context, key string, value []byte, o *owner, 
 		}
 		flags = zk.FlagEphemeral
 	}
-	ops := append(slices.Clip(before),
+	var ops []any
+	if over != nil {
+		ops = removal(path, over)
+	}
+	ops = append(ops,
 		&zk.CreateRequest{Path: path, Data: []byte{}, Acl: s.acl(), Flags: flags},
 		&zk.SetDataRequest{Path: path, Data: value, Version: 0},
 	)
+	overwritten := false
 	stat, err := call(ctx, s, func() (*zk.Stat, error) {
+		if over != nil {
+			if err := s.still(over.session); err != nil {
+				return nil, err
+			}
+		}
 		made, err := s.conn.Multi(ops...)
 		var stat *zk.Stat
 		if err == nil {
 			stat = made[len(made)-1].Stat
+			overwritten = over != nil && made[0].Stat.Czxid != over.Czxid
 		}
 		if o != nil {
 			err = o.made(ctx, key, value, stat, err) // also when nobody waits any more
 		}
 		return stat, err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return dcs.Version{}, err
+	case overwritten:
+		return dcs.Version{}, errOverwritten
 	}
 	return version(stat), nil
+}
+
+// removal deletes a node in a transaction, whose first result says which it was.
+func removal(path string, seen *look) []any {
+	return []any{
+		&zk.SetDataRequest{Path: path, Data: []byte{}, Version: seen.Version},
+		&zk.DeleteRequest{Path: path, Version: seen.Version + 1},
+	}
 }
 
 // makeParents makes the nodes above key, without data.
@@ -180,40 +219,54 @@ func (s *Store) Delete(ctx context.Context, key string, prev dcs.Version) error 
 	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	stat, err := s.look(ctx, key)
+	seen, err := s.look(ctx, key)
 	switch {
 	case err != nil:
 		return s.writeError("delete", key, err)
-	case stat == nil || version(stat) != prev:
+	case seen.Stat == nil || version(seen.Stat) != prev:
 		return s.conflict("delete", key)
 	}
-	_, err = call(ctx, s, func() (struct{}, error) { return struct{}{}, s.conn.Delete(s.Root+key, stat.Version) })
+	_, err = call(ctx, s, func() (struct{}, error) {
+		if err := s.still(seen.session); err != nil {
+			return struct{}{}, err
+		}
+		done, err := s.conn.Multi(removal(s.Root+key, &seen)...)
+		if err == nil && done[0].Stat.Czxid != seen.Czxid {
+			err = errOverwritten
+		}
+		return struct{}{}, err
+	})
 	return s.wrapWrite("delete", key, err)
 }
 
-// look reads the state of a node, linearizably; nil: there is none. Its error is an unsent one.
-func (s *Store) look(ctx context.Context, key string) (stat *zk.Stat, err error) {
-	err = again(ctx, func() error {
-		session, err := s.sync(ctx)
-		if err != nil {
+// look is the state of a node as it was seen in a session.
+type look struct {
+	*zk.Stat // nil: there is none
+	session  int64
+}
+
+// look reads the state of a node, as the leader has it. Its error is an unsent one.
+func (s *Store) look(ctx context.Context, key string) (seen look, err error) {
+	err = again(ctx, func() (err error) {
+		if seen.session, err = s.sync(ctx); err != nil {
 			return err
 		}
-		stat, err = call(ctx, s, func() (*zk.Stat, error) {
+		seen.Stat, err = call(ctx, s, func() (*zk.Stat, error) {
 			found, stat, err := s.conn.Exists(s.Root + key)
 			if !found {
 				stat = nil
 			}
 			return stat, err
 		})
-		if err == nil && s.conn.SessionID() != session {
-			err = errNewSession
+		if err == nil {
+			err = s.still(seen.session)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, unsent{err}
+		return look{}, unsent{err}
 	}
-	return stat, nil
+	return seen, nil
 }
 
 func (s *Store) acl() []zk.ACL {

@@ -33,6 +33,8 @@ func TestUsage(t *testing.T) {
 		{"view", "-dcs", "consul", "-path", "/service/demo"},
 		{"view", "-dcs", "zookeeper", "-dcs-endpoints", "127.0.0.1:2181"},
 		{"view", "-dcs", "etcd"},
+		{"view", "-dcs", "consul", "-dcs-endpoints", "127.0.0.1", "-path", "/service/demo"},
+		{"view", "-dcs", "consul", "-dcs-endpoints", "https://127.0.0.1:8501", "-path", "/service/demo"},
 		{"view", "-path", "/service/demo"},
 		{"switchover", "-budget", "soon"},
 	} {
@@ -102,21 +104,27 @@ func start(t *testing.T, convoy string, args ...string) (info local.Info) {
 	if err := up.Start(); err != nil {
 		t.Fatal(err)
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- up.Wait() }()
+	gone, ended := make(chan struct{}), error(nil) // the latter is for who has seen the former closed
+	go func() { ended = up.Wait(); close(gone) }()
 	t.Cleanup(func() {
-		if err := up.Process.Signal(os.Interrupt); err != nil {
+		if err := up.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Error(err)
 		}
-		if err := <-gone; err != nil {
+		<-gone
+		if ended != nil || t.Failed() {
 			said, _ := os.ReadFile(log.Name())
-			t.Errorf("convoy up: %v\n%s", err, said)
+			t.Errorf("convoy up: %v\n%s", ended, said)
 		}
 		if _, err := os.Stat(ready); err == nil {
 			t.Error("the ready file tells of a stack that is gone")
 		}
 	})
-	await(t, time.Minute, "the ready file", func() bool {
+	await(t, 4*time.Minute, "the ready file", func() bool { // a stack may take three to start
+		select {
+		case <-gone:
+			t.Fatal("convoy up has ended before its stack was ready")
+		default:
+		}
 		b, err := os.ReadFile(ready)
 		return err == nil && json.Unmarshal(b, &info) == nil
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/patroni"
 	"github.com/pgconvoy/pgconvoy/topology"
 	"github.com/pgconvoy/pgconvoy/topology/local"
@@ -45,7 +46,11 @@ func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), e
 		client := &patroni.Client{
 			Username: os.Getenv("PATRONI_RESTAPI_USERNAME"), Password: patroni.Secret(os.Getenv("PATRONI_RESTAPI_PASSWORD")),
 		}
-		return open(local.DCS{Kind: w.dcs, Endpoints: strings.Split(w.endpoints, ",")}, w.path, "", client)
+		store, closed, err := local.DCS{Kind: w.dcs, Endpoints: strings.Split(w.endpoints, ",")}.Open()
+		if err != nil {
+			return nil, nil, misuse(f, "-dcs-endpoints: %v", err)
+		}
+		return coordinate(store, closed, w.path, "", client)
 	}
 	dir := w.dir
 	if dir == "" {
@@ -69,12 +74,18 @@ func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), e
 }
 
 func open(d local.DCS, path, dsn string, client *patroni.Client) (*topology.Coordinator, func(), error) {
-	config, err := pgconn.ParseConfig(dsn)
+	store, closed, err := d.Open()
 	if err != nil {
 		return nil, nil, err
 	}
-	store, closed, err := d.Open()
+	return coordinate(store, closed, path, dsn, client)
+}
+
+// coordinate closes the store itself when it fails.
+func coordinate(store dcs.Store, closed func(), path, dsn string, client *patroni.Client) (*topology.Coordinator, func(), error) {
+	config, err := pgconn.ParseConfig(dsn)
 	if err != nil {
+		closed()
 		return nil, nil, err
 	}
 	c := &topology.Coordinator{

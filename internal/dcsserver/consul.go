@@ -46,6 +46,7 @@ func (c Consul) Command(i int) (proc.Command, error) {
 		"disable_remote_exec":     true,
 		"leave_on_terminate":      false, // a server that stops is expected back
 		"skip_leave_on_interrupt": true,
+		"server_rejoin_age_max":   "876000h", // however long it was away: by default it refuses to start after a week
 		"log_level":               "WARN",
 	}
 	if c.Config != nil {

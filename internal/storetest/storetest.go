@@ -186,12 +186,18 @@ type process struct {
 }
 
 func (p process) down(ctx context.Context, kill bool) error {
-	sig := syscall.SIGTERM
-	if kill {
-		sig = syscall.SIGKILL
+	if !kill {
+		orderly, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		if err := p.keeper.Down(orderly, syscall.SIGTERM); err == nil {
+			return nil
+		}
 	}
-	return p.keeper.Down(ctx, sig)
+	return p.keeper.Down(ctx, syscall.SIGKILL)
 }
+
+// grace is what an orderly stop may take: Consul's can hang (1.22.2, once in some hundreds).
+const grace = 3 * time.Second
 
 func (p process) up(ctx context.Context) error { return p.keeper.Start(ctx) }
 

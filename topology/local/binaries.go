@@ -34,11 +34,11 @@ type Binaries struct {
 
 // The oldest versions that a stack runs with, and why.
 var oldest = map[string]string{
-	"PostgreSQL": "13",   // the oldest that Patroni 4.1 is tested with here
-	"Patroni":    "4.0",  // roles and quorum as this package reads them
-	"PgBouncer":  "1.19", // SHOW STATE tells whether it is paused
-	"Envoy":      "1.30", // the typed load-balancing policy
-	"Consul":     "1.14", // a port for gRPC with TLS, which can be turned off
+	"PostgreSQL": "13",     // the oldest that Patroni 4.1 is tested with here
+	"Patroni":    "4.0",    // roles and quorum as this package reads them
+	"PgBouncer":  "1.19",   // SHOW STATE tells whether it is paused
+	"Envoy":      "1.30",   // the typed load-balancing policy
+	"Consul":     "1.15.3", // server_rejoin_age_max
 }
 
 // Find fills in the empty fields, runs each program for its version, and names each one that is missing or too old,

@@ -22,11 +22,12 @@ const (
 	controlPlane = "cp-1"
 )
 
-// reserved tells the names that a node or a pooler cannot have.
-func reserved(name string) bool {
+// reserved tells the names that a node or a pooler of a stack on this store cannot have. The servers of a caller's store
+// are known by such names too: Runner.Via has them.
+func reserved(name string, store DCS) bool {
 	program, number, _ := strings.Cut(name, "-")
 	_, err := strconv.Atoi(number)
-	return slices.Contains(kinds, program) && err == nil || slices.Contains([]string{envoy, controlPlane, client, coordinator, replicas, poolers, peers}, name)
+	return program == store.program() && err == nil || slices.Contains([]string{envoy, controlPlane, client, coordinator, replicas, poolers, peers}, name)
 }
 
 func database(node string) string      { return node + "/postgres" }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -20,13 +21,13 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs/zookeeper"
 )
 
-func connectEtcd(hosts []string) (*connection, error) {
+func connectEtcd(endpoints []string) (*connection, error) {
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: DCS{}.at(hosts).Endpoints, Logger: zap.NewNop(),
+		Endpoints: endpoints, Logger: zap.NewNop(),
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("local: etcd at %s: %w", strings.Join(hosts, ","), err)
+		return nil, fmt.Errorf("local: etcd at %s: %w", strings.Join(endpoints, ","), err)
 	}
 	remove := func(ctx context.Context, dir string) error {
 		_, err := client.Delete(ctx, dcs.Prefix(dir), clientv3.WithPrefix())
@@ -35,20 +36,9 @@ func connectEtcd(hosts []string) (*connection, error) {
 	return &connection{etcd.New(client), remove, client.Close}, nil
 }
 
-// connectConsul makes a client that asks the first of the servers that accepts its connection: Consul's own client knows
-// one address, that of an agent beside it.
 func connectConsul(hosts []string) (*connection, error) {
-	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
-		var errs []error
-		for _, h := range hosts {
-			if conn, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, h); err == nil {
-				return conn, nil
-			}
-			errs = append(errs, err)
-		}
-		return nil, errors.Join(errs...)
-	}}
-	client, err := api.NewClient(&api.Config{Address: hosts[0], Scheme: "http", Transport: transport})
+	servers := newServers(hosts)
+	client, err := api.NewClient(&api.Config{Address: hosts[0], Scheme: "http", HttpClient: &http.Client{Transport: servers}})
 	if err != nil {
 		return nil, fmt.Errorf("local: Consul at %s: %w", strings.Join(hosts, ","), err)
 	}
@@ -57,10 +47,60 @@ func connectConsul(hosts []string) (*connection, error) {
 		return err
 	}
 	idle := func() error {
-		transport.CloseIdleConnections()
+		servers.transport.CloseIdleConnections()
 		return nil
 	}
 	return &connection{consul.New(client), remove, idle}, nil
+}
+
+// servers carries HTTP requests to one of several servers that are as good as each other, until that one fails: then to
+// the next. Consul's own client knows one address, that of an agent beside it.
+type servers struct {
+	hosts     []string
+	transport *http.Transport
+	at        atomic.Int64 // the index of the host in use
+}
+
+func newServers(hosts []string) *servers {
+	s := &servers{hosts: hosts}
+	s.transport = &http.Transport{DialContext: s.dial}
+	return s
+}
+
+// RoundTrip implements [http.RoundTripper]. It never sends a request twice, since what got no answer may have been
+// carried out: only the next request goes elsewhere.
+func (s *servers) RoundTrip(r *http.Request) (*http.Response, error) {
+	at := s.at.Load()
+	r = r.Clone(r.Context())
+	r.URL.Host, r.Host = s.hosts[at], s.hosts[at]
+	resp, err := s.transport.RoundTrip(r)
+	if err != nil && !errors.Is(r.Context().Err(), context.Canceled) { // taken back by the caller it says nothing of the server
+		s.moveOn(at, (at+1)%int64(len(s.hosts)))
+	}
+	return resp, err
+}
+
+// moveOn does nothing if another request has moved on meanwhile.
+func (s *servers) moveOn(from, to int64) {
+	if s.at.CompareAndSwap(from, to) {
+		s.transport.CloseIdleConnections()
+	}
+}
+
+// dial takes the next host at once for one that refuses: nothing has been sent yet.
+func (s *servers) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	at, n := s.at.Load(), int64(len(s.hosts))
+	var errs []error
+	for i := range n {
+		to := (at + i) % n
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, s.hosts[to])
+		if err == nil {
+			s.moveOn(at, to)
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }
 
 // session is how long ZooKeeper keeps what a process has that has died: as long as leases last elsewhere.

@@ -30,7 +30,8 @@ const (
 var kinds = []string{embeddedKind, etcdKind, consulKind, zookeeperKind}
 
 // Open connects to the store. close must be called: leases that are held over the connection then run out by
-// themselves. Nobody need listen yet.
+// themselves. Nobody need listen yet. Kind "etcd" takes https:// URLs too, of servers that the system's certificate
+// authorities vouch for; only a runner refuses them.
 func (d DCS) Open() (store dcs.Store, close func(), err error) {
 	c, err := d.connect()
 	if err != nil {
@@ -47,6 +48,15 @@ type connection struct {
 }
 
 func (d DCS) connect() (*connection, error) {
+	given, tls := d.Endpoints, false
+	if d.Kind == etcdKind {
+		d.Endpoints = slices.Clone(given)
+		for i, e := range given {
+			if rest, ok := strings.CutPrefix(e, "https://"); ok {
+				d.Endpoints[i], tls = rest, true
+			}
+		}
+	}
 	hosts, err := d.hosts()
 	if err != nil {
 		return nil, fmt.Errorf("local: DCS.%w", err)
@@ -56,7 +66,10 @@ func (d DCS) connect() (*connection, error) {
 	}
 	switch d.Kind {
 	case embeddedKind, etcdKind, "":
-		return connectEtcd(hosts)
+		if tls {
+			return connectEtcd(given)
+		}
+		return connectEtcd(d.at(hosts).Endpoints)
 	case consulKind:
 		return connectConsul(hosts)
 	case zookeeperKind:
@@ -92,14 +105,16 @@ func (d DCS) at(hosts []string) DCS {
 	return d
 }
 
-// server is the name of one of the store's servers.
-func (d DCS) server(i int) string {
-	program := d.Kind
-	if program == embeddedKind {
-		program = etcdKind
+// program is what the store's servers run.
+func (d DCS) program() string {
+	if d.Kind == embeddedKind {
+		return etcdKind
 	}
-	return fmt.Sprintf("%s-%d", program, i+1)
+	return d.Kind
 }
+
+// server is the name of one of the store's servers.
+func (d DCS) server(i int) string { return fmt.Sprintf("%s-%d", d.program(), i+1) }
 
 // own reports whether the stack runs the servers itself.
 func (d DCS) own() bool { return len(d.Endpoints) == 0 }

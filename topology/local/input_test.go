@@ -40,6 +40,8 @@ func TestBadInput(t *testing.T) {
 		"relative path":       {spec: topology.Spec{Path: "demo"}, want: []string{"Path", "slash"}},
 		"two nodes, one name": {spec: topology.Spec{Nodes: []topology.Node{{Name: "a"}, {Name: "a"}}}, want: []string{"Nodes[1].Name", "Nodes[0].Name"}},
 		"ttl":                 {spec: topology.Spec{Timing: topology.Timing{TTL: 5}}, want: []string{"Timing.TTL", "20"}},
+		"node as a server":    {spec: topology.Spec{Nodes: []topology.Node{{Name: "etcd-1"}}}, want: []string{"Spec.Nodes[0].Name", "etcd-1", "another component"}},
+		"pooler as a server":  {runner: Runner{DCS: DCS{Kind: "consul"}}, spec: topology.Spec{Poolers: []topology.PgBouncer{{Name: "consul-2"}}}, want: []string{"Spec.Poolers[0].Name", "consul-2", "another component"}},
 		"used port":           {spec: topology.Spec{Envoy: topology.Envoy{Write: used}}, want: []string{"Spec.Envoy.Write", used.String(), "in use", "another"}},
 		"port of a node":      {spec: topology.Spec{Nodes: []topology.Node{{Name: "a", Postgres: used}}}, want: []string{"Nodes[0].Postgres", used.String()}},
 		"foreign address":     {spec: topology.Spec{Envoy: topology.Envoy{Admin: netip.MustParseAddrPort("192.0.2.1:80")}}, want: []string{"Spec.Envoy.Admin", "192.0.2.1:80"}},
@@ -49,6 +51,7 @@ func TestBadInput(t *testing.T) {
 		"unknown store":       {runner: Runner{DCS: DCS{Kind: "paper"}}, want: []string{"Runner.DCS.Kind", "paper", "zookeeper"}},
 		"store without place": {runner: Runner{DCS: DCS{Kind: "etcd"}}, want: []string{"Runner.DCS.Endpoints is empty", "embedded"}},
 		"place without store": {runner: Runner{DCS: DCS{Endpoints: []string{"127.0.0.1:2379"}}}, want: []string{"Runner.DCS.Endpoints is set", "etcd"}},
+		"etcd with TLS":       {runner: Runner{DCS: DCS{Kind: "etcd", Endpoints: []string{"https://127.0.0.1:2379"}}}, want: []string{"Runner.DCS.Endpoints[0]", "https://127.0.0.1:2379", "TLS"}},
 		"store with TLS":      {runner: Runner{DCS: DCS{Kind: "consul", Endpoints: []string{"https://127.0.0.1:8501"}}}, want: []string{"Runner.DCS.Endpoints[0]", "https://127.0.0.1:8501", "TLS"}},
 		"store without port":  {runner: Runner{DCS: DCS{Kind: "zookeeper", Endpoints: []string{"127.0.0.1:1", "127.0.0.1"}}}, want: []string{"Runner.DCS.Endpoints[1]", "127.0.0.1:2379"}},
 		"chroot":              {runner: Runner{DCS: DCS{Kind: "zookeeper", Endpoints: []string{"127.0.0.1:2181/us"}}}, want: []string{"Runner.DCS.Endpoints[0]", "127.0.0.1:2181/us"}},
@@ -56,7 +59,7 @@ func TestBadInput(t *testing.T) {
 		"missing Consul":      {runner: Runner{DCS: DCS{Kind: "consul"}, Binaries: Binaries{Consul: "/nowhere/consul"}}, want: []string{"Consul", "/nowhere/consul", "Binaries.Consul"}},
 		"missing Java":        {runner: Runner{DCS: DCS{Kind: "zookeeper"}, Binaries: Binaries{Java: "/nowhere/java"}}, want: []string{"Java", "/nowhere/java", "Binaries.Java"}},
 		"missing ZooKeeper":   {runner: Runner{DCS: DCS{Kind: "zookeeper"}, Binaries: Binaries{ZooKeeper: "/nowhere/zookeeper.jar"}}, want: []string{"ZooKeeper", "/nowhere/zookeeper.jar", "scripts/setup --stores", "Binaries.ZooKeeper"}},
-		"old Consul":          {runner: Runner{DCS: DCS{Kind: "consul"}, Binaries: Binaries{Consul: oldConsul}}, want: []string{"Consul 1.9.3", "too old", "1.14", "scripts/setup --stores"}},
+		"old Consul":          {runner: Runner{DCS: DCS{Kind: "consul"}, Binaries: Binaries{Consul: oldConsul}}, want: []string{"Consul 1.9.3", "too old", "1.15.3", "scripts/setup --stores"}},
 		"broken program":      {runner: Runner{Binaries: Binaries{Envoy: mute}}, want: []string{"Envoy", mute, "version"}},
 	} {
 		t.Run(name, func(t *testing.T) {

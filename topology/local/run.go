@@ -164,12 +164,12 @@ func (r *Runner) check(spec topology.Spec, store DCS) error {
 		return err
 	}
 	for i, n := range spec.Nodes {
-		if reserved(n.Name) {
+		if reserved(n.Name, store) {
 			return fmt.Errorf("local: Spec.Nodes[%d].Name %q is the name of another component of the stack", i, n.Name)
 		}
 	}
 	for i, p := range spec.Poolers {
-		if reserved(p.Name) {
+		if reserved(p.Name, store) {
 			return fmt.Errorf("local: Spec.Poolers[%d].Name %q is the name of another component of the stack", i, p.Name)
 		}
 	}

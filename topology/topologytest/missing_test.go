@@ -20,3 +20,20 @@ func TestWithoutPrograms(t *testing.T) {
 		}
 	}
 }
+
+// TestUnknownStore: a kind of store that no stack runs is refused by name, before a program is looked for or a test skipped.
+func TestUnknownStore(t *testing.T) {
+	t.Setenv("PGCONVOY_REQUIRE", "")
+	for _, kind := range []string{"paper", "etcd"} { // the latter is for a store of the caller's
+		o := topologytest.Options{DCS: kind, Backend: topologytest.Processes{Binaries: local.Binaries{Envoy: "/nowhere/envoy"}}}
+		shared := topologytest.Shared{Options: o}
+		for what, start := range map[string]func(tb testing.TB){
+			"Start": func(tb testing.TB) { topologytest.Start(tb, o) }, "Shared": func(tb testing.TB) { shared.Start(tb) },
+		} {
+			e := apart(t, start)
+			if e.how != "failed" || !strings.Contains(e.said, `Options.DCS "`+kind+`"`) || !strings.Contains(e.said, "embedded, consul, zookeeper") {
+				t.Errorf("%s: %s with %q, want it failed with the field and the kinds", what, e.how, e.said)
+			}
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +53,9 @@ func Start(t testing.TB, o Options) *Stack {
 
 func requirePrograms(t testing.TB, o Options) {
 	t.Helper()
+	if kinds := []string{"embedded", "consul", "zookeeper"}; o.DCS != "" && !slices.Contains(kinds, o.DCS) {
+		t.Fatalf("topologytest: Options.DCS %q is none of %s", o.DCS, strings.Join(kinds, ", "))
+	}
 	err := o.backend().Check(t.Context(), o.DCS)
 	if err == nil && o.Disk > 0 && os.Geteuid() != 0 {
 		err = errors.New("Options.Disk mounts a file system for each node, which takes root")
@@ -61,7 +65,7 @@ func requirePrograms(t testing.TB, o Options) {
 	}
 	const said = "topologytest: a stack cannot run here (`%s` in a clone of github.com/pgconvoy/pgconvoy installs what it needs): %v"
 	setup := "make setup"
-	if o.DCS != "" {
+	if o.DCS == "consul" || o.DCS == "zookeeper" {
 		setup = "scripts/setup --stores"
 	}
 	if os.Getenv(required) == "1" {
