@@ -35,7 +35,7 @@ func (w *watch) read(ctx context.Context, r result) error {
 	w.readFailures = 0
 	w.readAt = time.Now()
 	if !w.readAll { // as it is again if the connection was lost meanwhile
-		w.readAt = w.readAt.Add(jitter(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
+		w.readAt = w.readAt.Add(retry.Spread(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
 	}
 	// A linearizable read cannot be older than an event.
 	replaced := r.revision < w.readSeen || r.store != w.store

@@ -1,12 +1,6 @@
 package etcd
 
-import (
-	"math/rand/v2"
-	"time"
-)
-
-// jitter spreads an interval a little, so that many watches do not read in step.
-func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
+import "time"
 
 // passed reports whether at is set and not in the future.
 func passed(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }

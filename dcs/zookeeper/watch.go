@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -241,7 +240,7 @@ func (w *watch) confirm() {
 	w.tree.snap.Stale = nil
 	w.snap = w.tree.snap
 	w.failures = 0
-	w.readAt = time.Now().Add(jitter(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
+	w.readAt = time.Now().Add(retry.Spread(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
 	if w.twice {
 		w.twice, w.readAt = false, time.Now().Add(secondLook)
 	}
@@ -266,9 +265,6 @@ func (w *watch) stale(why error) {
 	w.snap.Stale = why
 	w.publish(w.snap)
 }
-
-// jitter spreads an interval a little, so that many watches do not read in step.
-func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
 
 // same reports whether two versions of a tree have the same keys, at the cost of what changed.
 func same(a, b dcs.Snapshot) bool {

@@ -22,6 +22,9 @@ func Backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
+// Spread shortens an interval by up to a tenth, so that many who keep to it do not act in step.
+func Spread(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
+
 // Wait waits for d, or until ctx has ended: then it returns false.
 func Wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
