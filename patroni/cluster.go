@@ -10,17 +10,18 @@ import (
 
 // Cluster is what Patroni says of one cluster in its configuration store. Keys may be from different moments.
 type Cluster struct {
-	Path          string      // "/service/demo": namespace and scope
-	SystemID      string      // PostgreSQL's system identifier in decimal; empty while the cluster is being created
-	Leader        string      // the member that holds the leader key; empty: nobody. Not a proof of anything, see Source
-	LeaderVersion dcs.Version // of the leader key; Created grows with every acquisition
-	Members       []Member    // sorted by name
-	Config        Config      // the dynamic configuration
-	Sync          Sync        // synchronous replication as Patroni keeps it
-	Failover      Failover    // a requested switchover or failover; zero: none
-	History       []HistoryLine
-	Optime        uint64 // the primary's WAL position in bytes, as of its last loop
-	Gone          bool   // the store has none of its keys: it was removed, or never was
+	Path            string      // "/service/demo": namespace and scope
+	SystemID        string      // PostgreSQL's system identifier in decimal; empty while the cluster is being created
+	Leader          string      // the member that holds the leader key; empty: nobody. Not a proof of anything, see Source
+	LeaderVersion   dcs.Version // of the leader key; Created grows with every acquisition
+	Members         []Member    // sorted by name
+	Config          Config      // the dynamic configuration
+	Sync            Sync        // synchronous replication as Patroni keeps it
+	Failover        Failover    // a requested switchover or failover; zero: none
+	FailoverVersion dcs.Version // of that request
+	History         []HistoryLine
+	Optime          uint64 // the primary's WAL position in bytes, as of its last loop
+	Gone            bool   // the store has none of its keys: it was removed, or never was
 
 	At    time.Time // the content was confirmed at this moment or later
 	Stale error     // why it could not be confirmed since; nil: it is current

@@ -61,6 +61,14 @@ type Leadership struct {
 
 	Replicas []Replica // the replicas that follow, where the source looks at them
 
+	// Failover is a change of the primary that somebody asked Patroni for, zero: none; Requested is the revision of that
+	// request, so that two of them are told apart.
+	Failover  Failover
+	Requested uint64
+
+	// Outage is what the members themselves say while the store does not answer. nil: it does, or nobody asked them.
+	Outage *Outage
+
 	Paused bool          // Patroni is in maintenance mode: it will not fail over
 	TTL    time.Duration // how long a dead holder keeps the key
 	Reason string        // why the phase is what it is, for people
@@ -74,4 +82,16 @@ type Replica struct {
 	Addr   netip.AddrPort
 	Proof  Proof
 	Fresh  bool // it answers, and streams on the leader's timeline
+}
+
+// Outage is what was learned past the store while it does not answer. It proves no new leadership: it tells whether the
+// last proven one goes on.
+type Outage struct {
+	At time.Time // when the questions were sent
+	// Failsafe: the last holder's server is writable, on the timeline of Epoch, and its Patroni says that it is the
+	// primary by failsafe mode, which every member has agreed to.
+	Failsafe bool
+	// Ahead is a member that is writable on a higher timeline than Epoch's: the last proven leadership is over. Empty: none.
+	Ahead  string
+	Reason string // for people
 }

@@ -52,7 +52,7 @@ func (c *Cluster) set(name string, e dcs.Entry, s dcs.Snapshot) {
 	case "sync":
 		c.Sync = parseSync(e.Value)
 	case "failover":
-		c.Failover = parseFailover(e.Value)
+		c.Failover, c.FailoverVersion = parseFailover(e.Value), e.Version
 	case "history":
 		c.History = parseHistory(e.Value)
 	case "status", "optime/leader":

@@ -24,6 +24,13 @@ type Source struct {
 	Prober Prober // nil: nothing is ever Writable
 
 	Replicas bool // also look at the replicas, for a read service
+	// MaxLag is how far behind the primary a fresh replica may be, in time: it has replayed all that the primary had
+	// written this long ago, by this process's own clock. 0: 10 s; negative: as far as it likes.
+	MaxLag time.Duration
+
+	// Client asks the members' REST APIs while the store does not answer ([Outage]). nil: nobody does, and no outage is
+	// ever known to be survived.
+	Client *Client
 
 	// Resolve turns a member's host name into an address. nil: only literal addresses are understood. News of the
 	// store wait for it; where it fails, what it said before stays. It is never called twice at the same time.

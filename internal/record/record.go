@@ -44,6 +44,8 @@ type Fleet struct {
 	V       int            `json:"v"`
 	Service string         `json:"service"`
 	Address netip.AddrPort `json:"address"` // where clients, that is Envoy, reach it
+	// Draining: it gets no new clients; an operator asked for it, and takes it back.
+	Draining bool `json:"draining,omitempty"`
 }
 
 // Pooler is what a live agent says of its pooler.
@@ -52,6 +54,7 @@ type Pooler struct {
 	Abilities []string         `json:"abilities"`
 	Service   string           `json:"service"`
 	Address   netip.AddrPort   `json:"address"`
+	Instance  string           `json:"instance,omitempty"` // of the agent's run: two at a time are one too many
 	State     string           `json:"state"`
 	Drained   bool             `json:"drained,omitempty"` // held, and no transaction is left on a server
 	Epoch     patroni.Epoch    `json:"epoch"`
@@ -60,6 +63,8 @@ type Pooler struct {
 	Since     time.Time        `json:"since"`
 	Reason    string           `json:"reason,omitempty"`
 	Error     string           `json:"error,omitempty"`
+	Draining  bool             `json:"draining,omitempty"` // as its roster entry asks
+	Empty     bool             `json:"empty,omitempty"`    // draining, and no client is connected any more
 }
 
 // AbilityHold says that the agent holds and releases for an operation.
@@ -116,22 +121,19 @@ type ServiceState struct {
 	Rejected map[string]string `json:"rejected,omitempty"` // node to reason
 }
 
+// Record is any of the records here: Encode fills in its version.
+type Record interface{ stamp() }
+
+func (r *Fleet) stamp()        { r.V = version }
+func (r *Pooler) stamp()       { r.V = version }
+func (r *Operation) stamp()    { r.V = version }
+func (r *ControlPlane) stamp() { r.V = version }
+func (r *Hook) stamp()         { r.V = version }
+func (r *BeforeStop) stamp()   { r.V = version }
+
 // Encode makes the value of a record; the version is filled in.
-func Encode(r any) []byte {
-	switch r := r.(type) {
-	case *Fleet:
-		r.V = version
-	case *Pooler:
-		r.V = version
-	case *Operation:
-		r.V = version
-	case *ControlPlane:
-		r.V = version
-	case *Hook:
-		r.V = version
-	case *BeforeStop:
-		r.V = version
-	}
+func Encode(r Record) []byte {
+	r.stamp()
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic(err) // no record has a field that cannot be encoded

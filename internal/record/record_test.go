@@ -17,9 +17,12 @@ const path = "/service/demo"
 func snapshot(entries ...dcs.Entry) dcs.Snapshot { return dcs.NewSnapshot(time.Now(), entries) }
 
 // trip writes a record and reads it back.
-func trip[T any](t *testing.T, r *T) {
+func trip[T any, P interface {
+	*T
+	record.Record
+}](t *testing.T, r *T) {
 	t.Helper()
-	value := record.Encode(r)
+	value := record.Encode(P(r))
 	if !strings.Contains(string(value), `"v":1`) {
 		t.Errorf("%s has no version", value)
 	}
@@ -33,10 +36,11 @@ func TestRoundTrip(t *testing.T) {
 	addr := netip.MustParseAddrPort("10.0.0.1:5432")
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	epoch := patroni.Epoch{SystemID: "7268616322854375442", Timeline: 3, Created: 1 << 63}
-	trip(t, &record.Fleet{Service: "write", Address: addr})
+	trip(t, &record.Fleet{Service: "write", Address: addr, Draining: true})
 	trip(t, &record.Pooler{
 		Abilities: []string{record.AbilityHold}, Service: "read", Address: addr, State: "held", Drained: true, Epoch: epoch,
 		Target: []netip.AddrPort{addr}, Operation: "op", Since: at, Reason: "why", Error: "what",
+		Instance: "i", Draining: true, Empty: true,
 	})
 	trip(t, &record.Pooler{Since: at})
 	trip(t, &record.Operation{
@@ -46,6 +50,10 @@ func TestRoundTrip(t *testing.T) {
 	trip(t, &record.ControlPlane{Services: map[string]record.ServiceState{
 		"write": {Version: "v", Envoys: []string{"e"}, Applied: []string{"e"}, Rejected: map[string]string{"f": "why"}},
 	}})
+	trip(t, &record.History{Moves: []record.Move{{
+		At: at, From: "held", To: "routed", Target: []netip.AddrPort{addr}, Epoch: epoch, Cause: "c", Leader: "n1", Evidence: "e", Operation: "op",
+	}}})
+	trip(t, &record.Accepted{Epoch: epoch, By: "me", Since: at})
 	trip(t, &record.Hook{})
 	trip(t, &record.BeforeStop{ID: "x", Created: 7, Limit: time.Minute})
 }
