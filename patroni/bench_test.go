@@ -57,7 +57,7 @@ func (s *primaryServer) serve(conn net.Conn) {
 			return
 		}
 		if _, ok := msg.(*pgproto3.Query); ok {
-			be.Send(&pgproto3.DataRow{Values: [][]byte{[]byte("f"), []byte(systemID), []byte("1")}})
+			be.Send(&pgproto3.DataRow{Values: [][]byte{[]byte("f"), []byte(systemID), []byte("1"), []byte("50331648")}})
 			be.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
 			be.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
 			select {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // ErrUnknown says that a request was sent and its outcome is not known. Ask the cluster, not the server that did not
@@ -28,7 +30,7 @@ func (e *Error) Error() string {
 // gateway before it that had no answer says 502 or 504.
 func (e *Error) Unwrap() error {
 	switch {
-	case e.Method == http.MethodGet:
+	case e.Method == http.MethodGet, mutant.Is("law7-gave-up-waiting-is-unknown"):
 	case e.Status == http.StatusBadGateway, e.Status == http.StatusGatewayTimeout,
 		e.Status == http.StatusServiceUnavailable && strings.Contains(e.Body, "status unknown"):
 		return ErrUnknown

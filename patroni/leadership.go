@@ -37,6 +37,7 @@ type Proof struct {
 	Writable bool      // it is not in recovery
 	Timeline uint32    // a primary's, from the name of its WAL file; of a replica the one it streams, 0 when it does not
 	SystemID string    // its system identifier
+	LSN      uint64    // how far a primary has written, or a replica replayed, its WAL, in bytes; 0: not told
 	At       time.Time // when the question was sent; zero: never asked
 	Err      error     // why there is no answer
 }
@@ -81,17 +82,26 @@ type Replica struct {
 	Member string
 	Addr   netip.AddrPort
 	Proof  Proof
-	Fresh  bool // it answers, and streams on the leader's timeline
+	Fresh  bool // it answers, streams on the leader's timeline, and is not behind by more than Source.MaxLag
+	// Lag is how long ago the primary had written what the replica has replayed, as of the primary's newest answer; 0: it
+	// has all, or nobody told positions. It is known as far back as a fresh replica may lag (by default 10 s): that much
+	// then means "or more".
+	Lag time.Duration
 }
 
 // Outage is what was learned past the store while it does not answer. It proves no new leadership: it tells whether the
 // last proven one goes on.
+//
+// The members are asked in rounds: the last holder over SQL and at its REST API, the others over SQL. A member that does
+// not answer within a second says nothing.
 type Outage struct {
-	At time.Time // when the questions were sent
-	// Failsafe: the last holder's server is writable, on the timeline of Epoch, and its Patroni says that it is the
-	// primary by failsafe mode, which every member has agreed to.
+	At time.Time // when the questions of the last whole round were sent
+	// Failsafe: the last proven holder's server is writable, on the timeline of Epoch, without a break since it was asked,
+	// and its Patroni says that it is the primary by failsafe mode, which every member has agreed to. Never while another
+	// one is Ahead.
 	Failsafe bool
-	// Ahead is a member that is writable on a higher timeline than Epoch's: the last proven leadership is over. Empty: none.
+	// Ahead is a member that was seen writable on a higher timeline than Epoch's since the store fell silent: the last
+	// proven leadership is over, whatever becomes of that member. It is told at once. Empty: none.
 	Ahead  string
 	Reason string // for people
 }

@@ -226,6 +226,16 @@ func (pg *postgres) must(sql string) string {
 	return s
 }
 
+// position is a place in the WAL as a number of bytes.
+func (pg *postgres) position(of string) uint64 {
+	pg.Helper()
+	n, err := strconv.ParseUint(pg.must("SELECT "+of+" - '0/0'"), 10, 64)
+	if err != nil {
+		pg.Fatal(err)
+	}
+	return n
+}
+
 // standby makes a server that streams from this one.
 func (pg *postgres) standby() *postgres {
 	pg.Helper()
@@ -304,6 +314,12 @@ func TestSQLProbe(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		t.Logf("the first answer after %v", took)
+		low := pg.position("pg_current_wal_lsn()")
+		pg.must("SELECT pg_logical_emit_message(true, 'test', repeat('x', 1000))")
+		high := pg.position("pg_current_wal_lsn()")
+		if got, _ := p.until("further", func(p patroni.Proof) bool { return p.LSN >= high }); low < 1<<20 || low >= high || got.LSN > high+1<<20 {
+			t.Errorf("at %d, between %d and %d by its own word", got.LSN, low, high)
+		}
 	})
 
 	t.Run("leaves no connection", func(t *testing.T) {
@@ -425,13 +441,16 @@ func TestSQLProbe(t *testing.T) {
 		if got.Writable || got.Timeline != 1 || got.SystemID != id {
 			t.Errorf("%+v", got)
 		}
+		pg.must("SELECT pg_logical_emit_message(true, 'test', repeat('x', 1000))")
+		written := pg.position("pg_current_wal_lsn()")
+		p.until("replayed", func(p patroni.Proof) bool { return p.LSN >= written })
 		// Without pg_monitor a replica's timeline is hidden: it is in recovery and nothing more.
 		config, err := pgconn.ParseConfig("host=elsewhere user=postgres dbname=postgres options=-crole=pg_read_all_settings")
 		if err != nil {
 			t.Fatal(err)
 		}
 		blind := probe(t, &patroni.SQL{Connect: patroni.Connector(config)}, sb.addr)
-		if got, _ := blind.until("an answer", func(p patroni.Proof) bool { return p.Err == nil }); got.Writable || got.Timeline != 0 {
+		if got, _ := blind.until("an answer", func(p patroni.Proof) bool { return p.Err == nil }); got.Writable || got.Timeline != 0 || got.LSN < written {
 			t.Errorf("without pg_monitor: %+v", got)
 		}
 		blind.stop()

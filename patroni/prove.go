@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // attempt is one try to prove that a holder of the leader key is a writable primary. It began after the last doubt
@@ -83,8 +85,11 @@ func (a *attempt) prove(ctx context.Context, s *Source, tell func(report)) {
 			if p, ok = a.await(ctx, s.Prober, first, p); !ok {
 				continue // the read becomes old: renew it
 			}
-			var second reading
-			if second, err = a.read(ctx, s); err == nil {
+			second := first
+			if !mutant.Is("law2-no-second-read") {
+				second, err = a.read(ctx, s)
+			}
+			if err == nil {
 				err = identify(p, second)
 			}
 		}
@@ -110,7 +115,8 @@ func (a *attempt) prove(ctx context.Context, s *Source, tell func(report)) {
 
 // counts reports whether an answer follows a read.
 func counts(p Proof, first reading) bool {
-	return p.Writable && p.Err == nil && !first.answered.IsZero() && p.At.After(first.answered)
+	return p.Writable && p.Err == nil && !first.answered.IsZero() &&
+		(p.At.After(first.answered) || mutant.Is("law2-no-first-read"))
 }
 
 // read reads the leader key. An error says why the tenure is not confirmed.

@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // plain serves the zero Client. Patroni closes each connection after its answer.
@@ -36,7 +38,7 @@ func (c *Client) do(ctx context.Context, method, address string, v any) ([]byte,
 	d := &delivery{}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, d.trace()), method, address, body)
 	if err != nil {
-		if bad, ok := errors.AsType[*url.Error](err); ok {
+		if bad, ok := errors.AsType[*url.Error](err); ok && !mutant.Is("law11-no-address-in-errors") {
 			err = bad.Err // without the address, which may hold a password
 		}
 		return nil, fmt.Errorf("patroni: not an address of a REST API: %w", err)
@@ -63,7 +65,7 @@ func (c *Client) do(ctx context.Context, method, address string, v any) ([]byte,
 		}
 		err = fmt.Errorf("%s %s: the answer broke off: %w", method, req.URL.Redacted(), err)
 	}
-	if v == nil || d.unsent(err) {
+	if v == nil || d.unsent(err) || mutant.Is("law7-no-answer-is-unknown") {
 		return nil, fmt.Errorf("patroni: %w", err)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -74,6 +76,9 @@ func (c *Client) client() *http.Client {
 	client := *plain
 	if c.HTTP != nil {
 		client = *c.HTTP
+	}
+	if mutant.Is("law7-redirects-are-not-followed") {
+		return &client
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &client

@@ -3,6 +3,8 @@ package patroni
 import (
 	"fmt"
 	"io"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // Secret is a text that shows itself nowhere but in the file that it is meant for. JSON and YAML are such files, so do
@@ -11,8 +13,8 @@ type Secret string
 
 // String is the same for every secret.
 func (s Secret) String() string {
-	if s == "" {
-		return ""
+	if s == "" || mutant.Is("law11-secret-shown") {
+		return string(s)
 	}
 	return "***"
 }

@@ -3,13 +3,13 @@ package patroni
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // Source tells who leads a Patroni cluster, and proves it.
@@ -17,7 +17,8 @@ import (
 // A leader is Writable only after: a linearizable read of the leader key begun after the last doubt; an SQL answer,
 // asked after that read, that the holder is not in recovery and is the cluster's database; and a second read that
 // shows the same acquisition. A doubt is a lost or negative probe, another holder, another acquisition, or another
-// timeline. Trouble with the store alone is no doubt: the last proof stands and Stale says so.
+// timeline. Trouble with the store alone is no doubt: the last proof stands and Stale says so, and meanwhile the members
+// themselves are asked what goes on ([Outage]): each over SQL, and the last holder at its REST API twice in a second.
 type Source struct {
 	Store  dcs.Reader
 	Path   string
@@ -25,7 +26,8 @@ type Source struct {
 
 	Replicas bool // also look at the replicas, for a read service
 	// MaxLag is how far behind the primary a fresh replica may be, in time: it has replayed all that the primary had
-	// written this long ago, by this process's own clock. 0: 10 s; negative: as far as it likes.
+	// written this long before its newest answer, whenever that was. 0: 10 s; negative: as far as it likes. Where the
+	// Prober tells no LSN, nothing is asked of it.
 	MaxLag time.Duration
 
 	// Client asks the members' REST APIs while the store does not answer ([Outage]). nil: nobody does, and no outage is
@@ -47,7 +49,7 @@ func (s *Source) Watch(ctx context.Context) iter.Seq2[Leadership, error] {
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		w := &sourceWatch{
-			Source: s, wake: make(chan struct{}, 1), reports: make(chan report), standbys: map[string]*probe{},
+			Source: s, wake: make(chan struct{}, 1), reports: make(chan report), statuses: make(chan said), standbys: map[string]*probe{},
 		}
 		sightings, wait := dcs.Latest(s.sightings(ctx))
 		defer func() {
@@ -88,8 +90,13 @@ type sourceWatch struct {
 	proven  bool
 	since   time.Time // when the first read of the proof began
 	epoch   Epoch
+	holder  string // whose epoch that was
 
 	standbys map[string]*probe // by member
+	written  written           // by the primary, on the timeline of epoch
+
+	outage   *outage   // nil: the store answers, or nothing was ever proven
+	statuses chan said // by the last holder's Patroni, in an outage
 }
 
 func (w *sourceWatch) run(ctx context.Context, sightings <-chan sighting, wait func() error, yield func(Leadership, error) bool) {
@@ -112,12 +119,16 @@ func (w *sourceWatch) run(ctx context.Context, sightings <-chan sighting, wait f
 			w.sawStore(ctx, s)
 		case <-w.wake:
 		case r = <-w.reports:
+		case st := <-w.statuses:
+			w.sawStatus(st)
 		case <-tick.C:
 			again = true
 		}
 		w.sawAnswers() // always: evidence is judged against the newest
 		w.sawReport(r)
+		w.sawPosition()
 		w.pursue(ctx)
+		w.lookPast(ctx)
 		l := w.level()
 		if !again && same(l, last) {
 			continue
@@ -130,6 +141,9 @@ func (w *sourceWatch) run(ctx context.Context, sightings <-chan sighting, wait f
 }
 
 func (w *sourceWatch) sawStore(ctx context.Context, s sighting) {
+	if s.Stale != nil && mutant.Is("law1-store-error-is-vacant") {
+		s.Leader = ""
+	}
 	w.sighting = s
 	if s.Leader != "" { // else the last holder goes on being asked
 		if t := tenureOf(s.Cluster); t != w.tenure {
@@ -195,7 +209,7 @@ func (w *sourceWatch) sawReport(r report) {
 		w.giveUp()
 		if w.answer != nil && agree(w.answer.Proof, r.proof) { // else pursue tries anew
 			w.proven, w.since = true, r.began
-			w.epoch = Epoch{SystemID: r.proof.SystemID, Timeline: r.proof.Timeline, Created: w.tenure.created}
+			w.epoch, w.holder = Epoch{SystemID: r.proof.SystemID, Timeline: r.proof.Timeline, Created: w.tenure.created}, w.tenure.member
 		}
 	}
 }
@@ -218,65 +232,4 @@ func (w *sourceWatch) giveUp() {
 		w.attempt.stop()
 	}
 	w.attempt, w.why = nil, ""
-}
-
-// level is the present leadership.
-func (w *sourceWatch) level() Leadership {
-	home := w.homes[w.tenure.member]
-	l := Leadership{
-		Member: w.Leader, Addr: home.route, Epoch: w.epoch, API: home.api,
-		Paused: w.Config.Paused, TTL: w.Config.TTL, At: w.At, Stale: w.Stale,
-	}
-	if w.answer != nil {
-		l.Proof = w.answer.Proof
-	}
-	switch {
-	case !w.Known():
-		l.Phase, l.Reason = Unknown, "the store has not answered yet"
-		if w.Stale != nil {
-			l.Reason = w.Stale.Error()
-		}
-	case w.Leader == "":
-		l.Phase, l.Reason = Vacant, "nobody holds the leader key"
-	case !l.Addr.IsValid():
-		l.Phase, l.Reason = Elected, fmt.Sprintf("the address of %s is not known: %s", w.Leader, home.problem())
-	case w.proven:
-		l.Phase, l.At, l.Reason = Writable, w.since, "proven"
-	case w.Prober == nil:
-		l.Phase, l.Reason = Elected, "no prober: a writable primary is never proven"
-	case l.Proof.At.IsZero():
-		l.Phase, l.Reason = Elected, w.Leader+" was not asked yet"
-	case l.Proof.Err != nil:
-		l.Phase, l.Reason = Elected, l.Proof.Err.Error()
-	case w.Config.StandbyCluster:
-		l.Phase, l.Reason = Elected, w.Leader+" leads a standby cluster"
-	case !l.Proof.Writable:
-		l.Phase, l.Reason = Promoting, w.Leader+" is in recovery"
-	case w.why != "":
-		l.Phase, l.Reason = Promoting, w.Leader+" is writable; "+w.why
-	default:
-		l.Phase, l.Reason = Promoting, w.Leader+" is writable; the leader key is read once more"
-	}
-	if w.Replicas {
-		l.Replicas = w.replicas()
-	}
-	return l
-}
-
-// same reports whether two levels differ in nothing but their age, or the words in which a server is lost.
-func same(a, b Leadership) bool {
-	if len(a.Replicas) != len(b.Replicas) || (a.Stale == nil) != (b.Stale == nil) {
-		return false
-	}
-	for i, r := range a.Replicas {
-		o := b.Replicas[i]
-		if r.Member != o.Member || r.Addr != o.Addr || r.Fresh != o.Fresh {
-			return false
-		}
-	}
-	lost := a.Proof.Err != nil && b.Proof.Err != nil
-	return a.Phase == b.Phase && a.Member == b.Member && a.Addr == b.Addr && a.Epoch == b.Epoch && a.API == b.API &&
-		agree(a.Proof, b.Proof) && a.Proof.At.IsZero() == b.Proof.At.IsZero() && (a.Proof.Err == nil) == (b.Proof.Err == nil) &&
-		a.Paused == b.Paused && a.TTL == b.TTL && (a.Reason == b.Reason || lost) &&
-		(a.Phase != Writable || a.At.Equal(b.At))
 }

@@ -13,7 +13,7 @@ import (
 // SQL is the Prober that asks PostgreSQL itself, over one connection that stays open: the end of the connection tells
 // of a crash at once, a bound on each query tells of a server that hangs.
 //
-// Rights: to log in, and pg_monitor for the timeline of a replica. [SQL.Checkpoint] needs pg_checkpoint (PostgreSQL
+// Rights: to log in, and pg_monitor for the timeline of a replica; positions in the WAL need none. [SQL.Checkpoint] needs pg_checkpoint (PostgreSQL
 // 15) or a superuser.
 type SQL struct {
 	Connect Connect       // required
@@ -24,7 +24,8 @@ type SQL struct {
 // question asks everything in one query, so that the answer is from one moment.
 const question = `SELECT r, (SELECT system_identifier FROM pg_control_system()),
 CASE WHEN r THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'), 0)
-ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END
+ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
+coalesce(CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0', 0)
 FROM (SELECT pg_is_in_recovery() AS r OFFSET 0) s`
 
 // eager is the shortest interval: a server that was just elected is asked this often until it is writable.
@@ -106,16 +107,16 @@ func (s *SQL) ask(l *link, p *Proof) {
 		p.Err = err
 		return
 	}
-	if len(row) != 3 {
-		p.Err = errors.New("an answer without the three columns that were asked for")
+	if len(row) != 4 {
+		p.Err = errors.New("an answer without the four columns that were asked for")
 		return
 	}
-	timeline, err := strconv.ParseInt(row[2], 10, 64)
-	if err != nil {
-		p.Err = err
+	timeline, err1 := strconv.ParseInt(row[2], 10, 64)
+	lsn, err2 := strconv.ParseUint(row[3], 10, 64)
+	if p.Err = errors.Join(err1, err2); p.Err != nil {
 		return
 	}
-	p.Writable, p.SystemID, p.Timeline = row[0] == "f", row[1], uint32(timeline)
+	p.Writable, p.SystemID, p.Timeline, p.LSN = row[0] == "f", row[1], uint32(timeline), lsn
 }
 
 // Checkpoint makes the server write its dirty buffers, so that stopping or promoting it is short. Bounded by ctx.

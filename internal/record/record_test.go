@@ -47,8 +47,11 @@ func TestRoundTrip(t *testing.T) {
 		ID: "op", Kind: "switchover", From: "n1", To: "n2", Phase: record.Hold, Epoch: epoch, Limit: time.Second,
 		Hook: true, Owner: "host:1", Since: at,
 	})
-	trip(t, &record.ControlPlane{Services: map[string]record.ServiceState{
-		"write": {Version: "v", Envoys: []string{"e"}, Applied: []string{"e"}, Rejected: map[string]string{"f": "why"}},
+	trip(t, &record.ControlPlane{Instance: "i", Services: map[string]record.ServiceState{
+		"write": {
+			Version: "v", Envoys: []string{"e"}, Applied: []string{"e"}, Rejected: map[string]string{"f": "why"},
+			Draining: []string{"pgb-1"}, Kept: "why",
+		},
 	}})
 	trip(t, &record.History{Moves: []record.Move{{
 		At: at, From: "held", To: "routed", Target: []netip.AddrPort{addr}, Epoch: epoch, Cause: "c", Leader: "n1", Evidence: "e", Operation: "op",
