@@ -20,7 +20,7 @@
 //
 // # The contract
 //
-// [Reader], [Writer], [Store] and [Lock] have it in numbered sentences. Each is proved by cases of package dcs/dcstest,
+// [Reader], [Writer], [Store], [Lock] and [Revoker] have it in numbered sentences. Each is proved by cases of package dcs/dcstest,
 // which every back end here passes against real servers that are cut off, silent, killed, restarted and restored.
 //
 // An error of a write is one of three kinds. [ErrConflict], [ErrInvalid], [ErrLeaseLost] and every other one that is not
@@ -52,6 +52,8 @@
 //	                                                              one; it cannot be
 //	                                                              deleted then
 //	a large leased value    yes               refused             yes                yes
+//	ends another's lease    yes               yes, not in one     no                 yes
+//	(Revoker)                                 step
 //
 // So compare whole versions, take Created alone for a fencing token, and put nothing below a leased key.
 //

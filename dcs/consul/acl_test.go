@@ -28,7 +28,7 @@ func TestWithRights(t *testing.T) {
 	c := client(t, s.Addrs()[0], as(management))
 	alone(t, s, c, map[string]func(*testing.T, *storetest.Servers){
 		"Read": rightsToRead, "Write": rightsToWrite, "TokenDeleted": tokenThatWasDeleted, "Restart": restartWithRights,
-		"WithoutAToken": rightsWithoutAToken,
+		"WithoutAToken": rightsWithoutAToken, "Revoke": rightsToRevoke,
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // change is what is to become of one key.
@@ -146,7 +147,7 @@ func (c change) refused(err error) error {
 
 // failed is the error of a change that was sent.
 func (c change) failed(err error) error {
-	if refused(err) {
+	if refused(err) || mutant.Is("law7-a-silent-store-is-unknown") {
 		return c.refused(err)
 	}
 	return c.unknown(err)

@@ -120,6 +120,10 @@ var broken = []struct {
 	{"leased keys stay", func(s dcs.Store) dcs.Store { return permanent{s} }, []string{
 		"LeaseTakesItsKeysAlong", "LeaseEndsOnErrorAndPanic", "EndedLeaseWritesNothing", "LockTokensGrow",
 	}},
+
+	{"the key is ended and not the lease", func(s dcs.Store) dcs.Store { return keyEnder{s} }, []string{"RevokeEndsTheLease"}},
+
+	{"whoever has the key is ended", func(s dcs.Store) dcs.Store { return anyEnder{s} }, []string{"RevokeNeedsTheClaim", "RevokeEndsOnce"}},
 }
 
 // present returns the defect that this process is to run with.

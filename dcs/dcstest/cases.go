@@ -75,6 +75,11 @@ func cases() []testCase {
 		{name: "LockTokensGrow", run: lockTokensGrow, proves: "Lock 2"},
 		{name: "LockEndsOnErrorAndPanic", run: lockEndsOnErrorAndPanic, proves: "Lock 4"},
 
+		{name: "RevokeEndsTheLease", run: revokeEndsTheLease, proves: "Revoker 1, Revoker 2, Revoker 3", revoke: true},
+		{name: "RevokeNeedsTheClaim", run: revokeNeedsTheClaim, proves: "Revoker 1, Revoker 3", revoke: true},
+		{name: "RevokeEndsOnce", run: revokeEndsOnce, proves: "Revoker 1, Revoker 3", revoke: true},
+		{name: "RevokeFailsUnderACut", run: revokeFailsUnderACut, proves: "Revoker 4", needs: []string{"Cut"}, revoke: true},
+
 		{name: "WatchIsSlowAndGetsTheNewest", run: watchIsSlowAndGetsTheNewest, proves: "Reader 8", alone: true},
 		{name: "WatchFollowsABurst", run: watchFollowsABurst, proves: "Reader 5, Reader 6", alone: true},
 		{name: "WatchLeavesNothing", run: watchLeavesNothing, proves: "Reader 10", alone: true},

@@ -1,5 +1,5 @@
 // Package dcstest is the contract of package dcs as tests, for every back end, also for one of your own. Each case
-// proves sentences of [dcs.Reader], [dcs.Writer], [dcs.Store] or [dcs.Lock].
+// proves sentences of [dcs.Reader], [dcs.Writer], [dcs.Store] or [dcs.Lock], and of [dcs.Revoker] where a store has that ability.
 //
 // A back end's test gives it a client of a real server, and the means to break the way there:
 //
@@ -54,6 +54,7 @@ type testCase struct {
 	proves string   // the sentences of the contract: "Reader 4, Writer 5"
 	needs  []string // fields of Faults
 	alone  bool     // it counts goroutines, or every client suffers from it
+	revoke bool     // the store has to be a dcs.Revoker
 }
 
 // TestStore runs every case as a subtest of t. open returns a client of the store under test, which t ends, with the
@@ -63,7 +64,12 @@ type testCase struct {
 // When TestStore returns all cases and their clients have ended.
 func TestStore(t *testing.T, open func(t *testing.T) (dcs.Store, Faults)) {
 	var faults Faults
-	if !t.Run("Open", func(t *testing.T) { _, faults = open(t) }) {
+	revokes := false
+	if !t.Run("Open", func(t *testing.T) {
+		var s dcs.Store
+		s, faults = open(t)
+		_, revokes = s.(dcs.Revoker)
+	}) {
 		return
 	}
 	var together, alone []testCase
@@ -71,6 +77,8 @@ func TestStore(t *testing.T, open func(t *testing.T) (dcs.Store, Faults)) {
 		switch missing := faults.lacks(c.needs); {
 		case len(missing) > 0:
 			t.Logf("left out: %s needs %s", c.name, strings.Join(missing, ", "))
+		case c.revoke && !revokes:
+			t.Logf("left out: %s needs a store that is a dcs.Revoker", c.name)
 		case c.alone:
 			alone = append(alone, c)
 		default:

@@ -120,3 +120,29 @@ type permanent struct{ dcs.Store }
 func (p permanent) Lease(ctx context.Context, fn func(ctx context.Context, w dcs.Writer) error) error {
 	return p.Store.Lease(ctx, func(ctx context.Context, _ dcs.Writer) error { return fn(ctx, p) })
 }
+
+// keyEnder leaves the holder its lease.
+type keyEnder struct{ dcs.Store }
+
+func (k keyEnder) Revoke(ctx context.Context, key string, value []byte, v dcs.Version) error {
+	if s, err := k.Get(ctx, path.Dir(key)); err == nil {
+		if e, _ := s.Get(key); string(e.Value) != string(value) {
+			return dcs.ErrConflict
+		}
+	}
+	return k.Delete(ctx, key, v)
+}
+
+// anyEnder compares nothing.
+type anyEnder struct{ dcs.Store }
+
+func (a anyEnder) Revoke(ctx context.Context, key string, value []byte, v dcs.Version) error {
+	s, err := a.Get(ctx, path.Dir(key))
+	if err != nil {
+		return err
+	}
+	if e, ok := s.Get(key); ok {
+		value, v = e.Value, e.Version
+	}
+	return a.Store.(dcs.Revoker).Revoke(ctx, key, value, v)
+}

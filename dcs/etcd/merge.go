@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pgconvoy/pgconvoy/dcs/internal/retry"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // read takes the outcome of a read.
@@ -36,6 +37,9 @@ func (w *watch) read(ctx context.Context, r result) error {
 	w.readAt = time.Now()
 	if !w.readAll { // as it is again if the connection was lost meanwhile
 		w.readAt = w.readAt.Add(retry.Spread(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
+	}
+	if mutant.Is("law4-etcd-reads-again") {
+		w.readAt = time.Time{}
 	}
 	// A linearizable read cannot be older than an event.
 	replaced := r.revision < w.readSeen || r.store != w.store

@@ -122,3 +122,17 @@ func TestStreamThatBeginsBehind(t *testing.T) {
 		t.Errorf("%d streams were opened, want %d", opened, maxRestarts+1)
 	}
 }
+
+// Events are not relied on: whatever they tell, everything is compared again within Reconfirm.
+func TestReadsAreRepeated(t *testing.T) {
+	w := watch{s: &Store{Reconfirm: time.Minute}, dir: "/d", publish: func(dcs.Snapshot) {}}
+	w.open = func(int64) *stream { return &stream{cancel: func() {}, watcher: noWatcher{}} }
+	for _, step := range []string{"ask", "read 5 a=3", "put a 6", "ask", "read 9 a=8"} {
+		if err := play(t, &w, step); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Until(w.readAt); w.snap.Known() && !w.reading && (w.readAt.IsZero() || d > time.Minute) {
+			t.Errorf("after %q: the next read is due in %v (at %v)", step, d, w.readAt)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // writeError says of a failed write whether it may have been applied.
@@ -24,7 +25,7 @@ func (s *Store) writeError(op, key string, err error) error {
 		return s.conflict(op, key)
 	case errors.Is(err, zk.ErrNotEmpty):
 		return fmt.Errorf("zookeeper: %s %s: not applied: keys are below it: %w", op, key, err)
-	case refused(err):
+	case refused(err), mutant.Is("law7-a-silent-store-is-unknown"):
 		return fmt.Errorf("zookeeper: %s %s: not applied: %w", op, key, err)
 	default:
 		return fmt.Errorf("zookeeper: %s %s: %w: %w", op, key, dcs.ErrUnknown, err)

@@ -136,3 +136,14 @@ func TestDeadArm(t *testing.T) {
 		t.Error("a dead arm was kept")
 	}
 }
+
+// Watches that fire are not relied on: everything is read again within Reconfirm.
+func TestReadingsAreRepeated(t *testing.T) {
+	w, last := unit(t)
+	w.s.Reconfirm = time.Minute
+	w.sync(t, 7)
+	w.all(t, 2)
+	if d := time.Until(w.readAt); !last.Known() || w.readAt.IsZero() || d > time.Minute {
+		t.Errorf("known %v, the next reading is due in %v (at %v)", last.Known(), d, w.readAt)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/internal/level"
 	"github.com/pgconvoy/pgconvoy/dcs/internal/retry"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 const (
@@ -241,6 +242,9 @@ func (w *watch) confirm() {
 	w.snap = w.tree.snap
 	w.failures = 0
 	w.readAt = time.Now().Add(retry.Spread(cmp.Or(w.s.Reconfirm, defaultReconfirm)))
+	if mutant.Is("law4-zookeeper-reads-again") {
+		w.readAt = time.Now().AddDate(1, 0, 0)
+	}
 	if w.twice {
 		w.twice, w.readAt = false, time.Now().Add(secondLook)
 	}

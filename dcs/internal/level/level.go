@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // Watch is a sequence of levels. Each range over it runs run in one goroutine of its own, which ends before the range
@@ -25,7 +26,11 @@ func Watch(
 		levels, wait := dcs.Latest(func(yield func(dcs.Snapshot, error) bool) {
 			yield(run(ctx, func(s dcs.Snapshot) { yield(s, nil) }))
 		})
-		defer func() { _ = wait() }()
+		defer func() {
+			if !mutant.Is("law14-watch-is-awaited") {
+				_ = wait()
+			}
+		}()
 		defer cancel()
 		for last = range levels {
 			if !yield(last, nil) {
