@@ -2,13 +2,11 @@ package topology
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
-	"net/http"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 	"github.com/pgconvoy/pgconvoy/internal/record"
 	"github.com/pgconvoy/pgconvoy/patroni"
 	"github.com/pgconvoy/pgconvoy/pooler"
@@ -40,28 +38,32 @@ func (r *agentRun) act(ctx context.Context) {
 		r.startHold(ctx)
 	}
 	r.proveAnew(ctx)
+	r.askHome(ctx)
 	r.wake(ctx)
 }
 
 // sawAsked keeps the clock of a hold that was asked for: a duration on our own clock from when we first saw the wish.
 func (r *agentRun) sawAsked() {
-	id, limit := asker(&r.situation)
-	if id != "" && id != r.asker {
-		r.asker, r.until = id, r.now.Add(limit)
+	w := asker(&r.situation)
+	if w.id != "" && w.id != r.asker.id {
+		r.asker, r.until = w, r.now.Add(w.limit)
 	}
-	if id != "" && !r.now.Before(r.until) {
-		r.over = id
+	if w.id != "" && !r.now.Before(r.until) {
+		r.over = w.id
+		if w.kind == requests {
+			r.heard = r.lead.Requested
+		}
 	}
-	is := id != "" && id != r.over
+	is := w.id != "" && w.id != r.over
 	if r.asking && !is && r.state == Held {
 		// Whatever was proven before the wish ended proves nothing now. Where a stop may still be under way, the old
 		// primary is believed again only when it has not come.
 		switch {
-		case r.over == r.asker || r.operation.Phase == record.Release:
+		case r.over == r.asker.id || r.operation.Phase == record.Release:
 			r.doubt = r.now
-		case r.committed:
+		case r.committed && !mutant.Is("law6-a-lost-order-releases-nobody"):
 			r.doubt = r.until
-		case r.asker == r.stop:
+		case r.asker.kind == stops:
 			r.doubt = r.now.Add(afterStop)
 		default:
 			r.doubt = r.now
@@ -69,9 +71,6 @@ func (r *agentRun) sawAsked() {
 	}
 	r.asking = is
 	r.committed = r.operation.Phase == record.Switch
-	if id != "" && r.operation.ID != id {
-		r.stop = id
-	}
 }
 
 // afterStop is how long a primary must go on serving after a hold for its stop has ended, before it is believed that
@@ -88,11 +87,14 @@ func (r *agentRun) apply(ctx context.Context, rule *rule) bool {
 		r.startHold(ctx)
 		return true
 	case route:
+		if mutant.Is("law8-debounce") {
+			time.Sleep(time.Second)
+		}
 		if !r.push(ctx, r.aim(rule)) {
 			return false
 		}
 		r.epoch, r.home = r.lead.Epoch, r.lead.Addr
-	case refuse:
+	case back, refuse:
 		if !r.push(ctx, r.aim(rule)) {
 			return false
 		}
@@ -106,11 +108,14 @@ func (r *agentRun) apply(ctx context.Context, rule *rule) bool {
 // takeHold begins a hold with its deadline, and with the moment that a proof of the same primary must have begun after.
 func (r *agentRun) takeHold(reason string) {
 	r.deadline = r.now.Add(r.patience)
-	r.doubt = r.now
-	if asked(&r.situation) {
+	r.doubt, r.former = r.now, patroni.Proof{}
+	switch {
+	case !asked(&r.situation):
+		if lost(&r.situation) {
+			r.doubt = r.lead.Proof.At // the new proof begins when the source sees what we see
+		}
+	case r.asker.kind != requests: // whose stop may come, and it may take its time
 		r.deadline = r.until.Add(grace)
-	} else if lost(&r.situation) {
-		r.doubt = r.lead.Proof.At // the new proof begins when the source sees what we see
 	}
 	r.enter(Held, reason)
 }
@@ -133,8 +138,11 @@ func (r *agentRun) settled() bool {
 
 // aim is the target that a rule routes to; without hosts it refuses.
 func (r *agentRun) aim(rule *rule) pooler.Target {
-	if rule.do == route {
+	switch {
+	case rule.do == route:
 		return pooler.Target{Hosts: []netip.AddrPort{r.lead.Addr}, Mark: r.lead.Epoch.String()}
+	case rule.do == back, mutant.Is("law5-resume-unproven"):
+		return pooler.Target{Hosts: []netip.AddrPort{r.home}, Mark: r.epoch.String()}
 	}
 	return pooler.Target{Mark: r.epoch.String()}
 }
@@ -191,141 +199,4 @@ func (r *agentRun) sawHoldEnd(ctx context.Context, err error) {
 		return
 	}
 	r.drain = true
-}
-
-// stuck: nothing but the age of the proof keeps the pooler from its primary.
-func (r *agentRun) stuck() bool {
-	s := &r.situation
-	return (s.state == Held || s.state == Failed) && !asked(s) && s.proven() && s.order() == patroni.Same &&
-		!s.lead.At.After(s.doubt) && s.now.After(s.doubt)
-}
-
-// proveAnew asks for a proof that begins now, where the one that we have began before the doubt.
-func (r *agentRun) proveAnew(ctx context.Context) {
-	if r.freshing || !r.stuck() {
-		return
-	}
-	r.freshing = true
-	r.running.Go(func() {
-		fctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		var found patroni.Leadership
-		for l, err := range r.leaders(false).Watch(fctx) {
-			if err != nil {
-				break
-			}
-			if l.Phase == patroni.Writable {
-				found = l
-				break
-			}
-		}
-		if found.Phase != patroni.Writable { // not at once again, whatever the reason
-			select {
-			case <-time.After(200 * time.Millisecond):
-			case <-ctx.Done():
-			}
-		}
-		select {
-		case r.fresh <- found:
-		case <-ctx.Done():
-		}
-	})
-}
-
-// actRead sends a read pooler to the fresh replicas. With none it goes to the proven primary, and with nothing proven
-// it stays where it is; only a pause that was found at start ends at its deadline.
-func (r *agentRun) actRead(ctx context.Context) {
-	hosts, reason := r.readHosts()
-	if len(hosts) == 0 {
-		if r.state == Held && expired(&r.situation) && r.push(ctx, pooler.Target{Mark: r.epoch.String()}) {
-			r.deadline = time.Time{}
-			r.enter(Failed, "the deadline has passed")
-		}
-		return
-	}
-	if r.state == Routed && slices.Equal(hosts, r.route.Hosts) {
-		r.epoch = r.lead.Epoch
-		return
-	}
-	if slices.ContainsFunc(r.route.Hosts, func(h netip.AddrPort) bool { return !slices.Contains(hosts, h) }) {
-		// A server leaves the list: give what reads from it a moment to finish. Route ends what does not.
-		hctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		_ = r.Pooler.Hold(hctx) // the best effort is enough
-		cancel()
-	}
-	if r.push(ctx, pooler.Target{Hosts: hosts, Mark: r.lead.Epoch.String()}) {
-		r.epoch, r.deadline = r.lead.Epoch, time.Time{}
-		r.enter(Routed, reason)
-	}
-}
-
-// readHosts is where a read pooler belongs, and why; none: nothing better is known than where it is.
-func (r *agentRun) readHosts() (hosts []netip.AddrPort, reason string) {
-	if o := r.lead.Epoch.Compare(r.epoch, true); r.lead.Epoch.IsZero() || o != patroni.Same && o != patroni.Newer {
-		return nil, ""
-	}
-	for _, rep := range r.lead.Replicas {
-		if rep.Fresh {
-			hosts = append(hosts, rep.Addr)
-		}
-	}
-	if len(hosts) > 0 {
-		return hosts, "fresh replicas"
-	}
-	if !r.proven() {
-		return nil, ""
-	}
-	return []netip.AddrPort{r.lead.Addr}, "no fresh replica: the primary"
-}
-
-// wake makes the Patroni of the lost primary act now. The live agent with the lowest name does it at once, the others
-// only when it seems that nobody did.
-func (r *agentRun) wake(ctx context.Context) {
-	s := &r.situation
-	needed := s.state == Held && !r.asking && !s.proven() && !s.lead.Paused && s.lead.API != "" &&
-		s.lead.Stale == nil && s.lead.Proof.Err != nil
-	if !needed {
-		r.stopWake()
-		return
-	}
-	if r.waking != nil || r.nowake.Load() || r.Patroni == nil {
-		return
-	}
-	wctx, cancel := context.WithCancel(ctx)
-	r.waking = cancel
-	first := 0 * time.Second
-	for name := range r.peers {
-		if name < r.Name {
-			first = 300*time.Millisecond + rand.N(200*time.Millisecond)
-		}
-	}
-	api := s.lead.API
-	r.running.Go(func() { r.wakeUntil(wctx, api, first) })
-}
-
-// wakeUntil wakes each 250 ms until ctx ends. Refusals end it for good.
-func (r *agentRun) wakeUntil(ctx context.Context, api string, first time.Duration) {
-	for pause := first; ; pause = 250 * time.Millisecond {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-		cctx, cancel := context.WithTimeout(ctx, time.Second)
-		err := r.Patroni.Wake(cctx, api)
-		cancel()
-		var refused *patroni.Error
-		if errors.As(err, &refused) && (refused.Status == http.StatusUnauthorized || refused.Status == http.StatusForbidden) {
-			r.log.WarnContext(ctx, "Patroni refuses to be woken; a crash will be noticed at its next loop", "error", err)
-			r.nowake.Store(true)
-			return
-		}
-	}
-}
-
-func (r *agentRun) stopWake() {
-	if r.waking != nil {
-		r.waking()
-		r.waking = nil
-	}
 }

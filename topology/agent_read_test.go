@@ -95,3 +95,39 @@ func TestReadRouteError(t *testing.T) {
 		p.wants(t, toN1)
 	})
 }
+
+// An outage of the store changes nothing for readers, whatever is learned past it, and they follow no older epoch.
+func TestReadInAnOutage(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := &fakePooler{}
+		a := b.agent("pgb-4", p)
+		a.Service = Read
+		reads := func(l patroni.Leadership, fresh bool) patroni.Leadership {
+			l.Replicas = []patroni.Replica{{Member: "n3", Addr: addr3, Fresh: fresh}}
+			return l
+		}
+		up := reads(proven("n1", addr1, epoch2), true)
+		b.leads.set(up)
+		b.run(a)
+		p.wants(t, "route "+target(epoch2, addr3).String())
+		b.store.SetDown(errQuorum)
+		for _, o := range []patroni.Outage{{}, {Failsafe: true}, {Ahead: "n2"}} {
+			b.leads.set(past(up, o))
+			b.wait(5 * time.Minute)
+			b.leads.set(past(reads(dead(up), true), o))
+			b.wait(5 * time.Minute)
+			b.leads.set(past(reads(dead(up), false), o))
+			b.wait(5 * time.Minute)
+		}
+		b.store.SetDown(nil)
+		b.leads.set(reads(proven("n2", addr2, epoch1), true))
+		b.wait(5 * time.Minute)
+		b.leads.set(reads(proven("n2", addr2, epoch1), false))
+		b.wait(5 * time.Minute)
+		b.state(a, Routed)
+		p.wants(t)
+		b.leads.set(reads(proven("n2", addr2, epoch3), false))
+		b.wait(time.Second)
+		p.wants(t, "hold", "route "+target(epoch3, addr2).String())
+	})
+}

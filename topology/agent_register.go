@@ -3,41 +3,138 @@ package topology
 import (
 	"context"
 	"fmt"
+	"path"
 	"reflect"
+	"time"
 
+	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/internal/record"
+	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
 // tell publishes what the agent is doing: to State at once, to the store by the registration.
 func (r *agentRun) tell() {
 	s := &r.situation
 	st := AgentState{
-		State: s.state, Target: s.route, Epoch: s.epoch, Drained: s.state == Held && r.drain,
-		Since: r.since, Reason: r.reason, Err: r.err,
+		State: s.state, Target: s.route, Epoch: s.epoch, Drained: s.state == Held && r.drain, Draining: r.draining,
+		Since: r.since, Reason: r.reason, Err: r.trouble(),
 	}
 	if r.asking && s.state == Held {
-		st.Operation = r.asker
-	}
-	if st.Err == nil && r.Service == Write && strange(s) {
-		st.Err = fmt.Errorf("%s is proven at epoch %s and is not followed: %s", s.lead.Member, s.lead.Epoch, s.order())
+		st.Operation = r.asker.id
 	}
 	r.mu.Lock()
 	r.published = st
 	r.mu.Unlock()
 
 	p := record.Pooler{
-		Abilities: []string{record.AbilityHold}, Service: r.Service.String(), Address: r.Listen,
+		Abilities: []string{record.AbilityHold, record.AbilityDrain}, Service: r.Service.String(), Address: r.Listen, Instance: r.instance,
 		State: string(st.State), Drained: st.Drained, Epoch: st.Epoch, Target: st.Target.Hosts,
-		Operation: st.Operation, Since: st.Since, Reason: st.Reason,
+		Operation: st.Operation, Since: st.Since, Reason: st.Reason, Draining: r.draining, Empty: r.draining && r.empty,
 	}
 	if st.Err != nil {
 		p.Error = st.Err.Error()
 	}
-	if reflect.DeepEqual(p, r.told) {
+	again := r.rivals && time.Since(r.newsAt) >= reassert
+	if reflect.DeepEqual(p, r.written) && !again {
 		return
 	}
-	r.told = p
+	r.written, r.newsAt = p, time.Now()
 	offer(r.news, p)
+}
+
+// trouble is what does not work at present.
+func (r *agentRun) trouble() error {
+	s := &r.situation
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.Service == Write && strange(s):
+		return fmt.Errorf("%s is proven at epoch %s and is not followed (%s; this pooler is at %s): %s",
+			s.lead.Member, s.lead.Epoch, s.order(), s.epoch, remedy(s))
+	case r.rival():
+		return fmt.Errorf("another agent named %s registers; stop one of them, or give it another name", r.Name)
+	}
+	return nil
+}
+
+// remedy says what ends the wait for a leadership that is not followed.
+func remedy(s *situation) string {
+	switch s.order() {
+	case patroni.Rebuilt:
+		how := fmt.Sprintf("it is followed when the old primary at %s is seen to follow it, or when an operator accepts its epoch", s.home)
+		if !s.home.IsValid() {
+			how = "it is followed when an operator accepts its epoch"
+		}
+		return how + " (the store was restored or made anew)"
+	case patroni.Foreign:
+		return "it is followed when an operator accepts its epoch (the cluster was made anew, or this is the wrong one)"
+	}
+	return "nothing older is ever followed: look for a store that was restored, or for two clusters under this path"
+}
+
+// An agent that is not alone with its name says so as long as it sees the other one, and for rivalFor after that, since
+// its own registration hides the other's; it writes its own over the other's each reassert, so that both can see it.
+const (
+	reassert = 20 * time.Second
+	rivalFor = time.Minute
+)
+
+func (r *agentRun) rival() bool {
+	return r.rivals || !r.rivalAt.IsZero() && time.Since(r.rivalAt) < rivalFor
+}
+
+// sawRegistration looks whose registration is there. Before our own was seen it is what a run that was killed has left.
+func (r *agentRun) sawRegistration(s dcs.Snapshot) {
+	e, there := s.Get(record.PoolerKey(r.Path, r.Name))
+	p, err := record.Decode[record.Pooler](e)
+	mine := there && err == nil && p.Instance == r.instance
+	r.registered = r.registered || mine
+	r.rivals = r.registered && there && !mine
+	if r.rivals {
+		r.rivalAt = time.Now()
+	} else if !there {
+		r.rivalAt = time.Time{} // it has gone, and took the registration with it
+	}
+}
+
+// sawRecords takes what the store has of ours. Before it has answered, that is nothing new.
+func (r *agentRun) sawRecords(s dcs.Snapshot) {
+	if !s.Known() {
+		return
+	}
+	ignored := func(what string, err error) {
+		if err != nil {
+			r.log.Warn(what+" cannot be read; it is ignored", "error", err)
+		}
+	}
+	op, ok, err := record.OperationOf(s, r.Path)
+	ignored("the operation's record", err)
+	if !ok || err != nil {
+		op = record.Operation{}
+	}
+	r.operation = op
+	r.stops, err = record.BeforeStopsOf(s, r.Path)
+	ignored("the request of a before-stop hook", err)
+	r.hooks, err = record.HooksOf(s, r.Path)
+	ignored("the record of a before-stop hook", err)
+	word, _, err := record.AcceptedOf(s, r.Path)
+	ignored("an operator's word", err)
+	r.accepted = word.Epoch
+
+	poolers, _ := record.PoolersOf(s, r.Path) // one that cannot be read counts as absent
+	clear(r.peers)
+	for name, p := range poolers {
+		if p.Service == Write.String() { // the others wake nobody
+			r.peers[name] = true
+		}
+	}
+	r.sawRegistration(s)
+	e, _ := s.Get(record.FleetKey(r.Path, r.Name))
+	entry, _ := record.Decode[record.Fleet](e) // of one that cannot be read nothing is asked
+	if entry.Draining != r.draining {
+		r.draining, r.empty = entry.Draining, false
+		r.log.Info("draining", "asked", r.draining)
+	}
 }
 
 // register keeps the roster entry and the registration written.
@@ -47,20 +144,22 @@ func (r *agentRun) register(ctx context.Context) {
 		func(err error) { r.log.WarnContext(ctx, "the registration is not kept; tried again", "error", err) })
 }
 
-// enlist writes the roster entry where it differs: the pooler belongs to the fleet until somebody removes it.
+// enlist writes the roster entry where it differs: the pooler belongs to the fleet until somebody removes it. What an
+// operator asked of it stays.
 func (r *agentRun) enlist(ctx context.Context) error {
-	snap, err := r.Store.Get(ctx, record.Dir(r.Path))
+	key := record.FleetKey(r.Path, r.Name)
+	snap, err := r.Store.Get(ctx, path.Dir(key))
 	if err != nil {
 		return err
 	}
-	key := record.FleetKey(r.Path, r.Name)
-	mine := record.Fleet{Service: r.Service.String(), Address: r.Listen}
-	value := record.Encode(&mine)
-	e, _ := snap.Get(key)
-	if string(e.Value) == string(value) {
+	e, there := snap.Get(key)
+	old, err := record.Decode[record.Fleet](e)
+	mine := old
+	mine.Service, mine.Address = r.Service.String(), r.Listen
+	if there && err == nil && mine == old {
 		return nil
 	}
-	_, err = r.Store.Put(ctx, key, value, e.Version)
+	_, err = r.Store.Put(ctx, key, record.Encode(&mine), e.Version)
 	return err
 }
 

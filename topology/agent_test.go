@@ -349,6 +349,26 @@ func TestStopLeavesThePooler(t *testing.T) {
 	})
 }
 
+// Run returns after all that it started, also what does not heed its context.
+func TestRunWaits(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := &fakePooler{state: pooler.State{Target: target(epoch1, addr1)}, deaf: 5 * time.Second}
+		a := b.agent("pgb-1", p)
+		b.leads.set(proven("n1", addr1, epoch1))
+		stop := b.run(a)
+		b.wait(time.Second)
+		b.leads.set(dead(proven("n1", addr1, epoch1)))
+		b.state(a, Held)
+		stop()
+		p.do(func(p *fakePooler) {
+			if p.holds > 0 {
+				t.Errorf("Run returned with %d Holds under way", p.holds)
+			}
+		})
+		b.wait(p.deaf)
+	})
+}
+
 func TestOlderIsNeverRouted(t *testing.T) {
 	for name, lying := range map[string]func() patroni.Leadership{
 		"older timeline":      func() patroni.Leadership { return proven("n2", addr2, epoch1) },

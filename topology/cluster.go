@@ -49,12 +49,13 @@ func CheckPath(path string) error {
 	return nil
 }
 
-// leaders is the source of leadership; replicas asks the default one to look at the replicas too.
-func (c Cluster) leaders(replicas bool) LeaderSource {
+// leaders is the source of leadership; how says what the default one looks at beyond the primary.
+func (c Cluster) leaders(how patroni.Source) LeaderSource {
 	if c.Leaders != nil {
 		return c.Leaders
 	}
-	return &patroni.Source{Store: c.Store, Path: c.Path, Prober: c.Prober, Replicas: replicas}
+	how.Store, how.Path, how.Prober = c.Store, c.Path, c.Prober
+	return &how
 }
 
 func (c Cluster) logger() *slog.Logger {

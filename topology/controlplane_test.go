@@ -96,6 +96,21 @@ func (b *bench) register(name string, state PoolerState) {
 	b.put(record.PoolerKey(demo, name), record.Encode(&record.Pooler{State: string(state), Service: "write"}))
 }
 
+// published is the record of a control plane; zero: there is none.
+func (b *bench) published(name string) record.ControlPlane {
+	b.Helper()
+	synctest.Wait()
+	e := b.entry(record.ControlPlaneKey(demo, name))
+	if e.Value == nil {
+		return record.ControlPlane{}
+	}
+	p, err := record.Decode[record.ControlPlane](e)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
 func (b *bench) control(r Router) *ControlPlane {
 	b.Helper()
 	c := &ControlPlane{Cluster: b.cluster(), Name: "cp-1", Router: r}
@@ -147,8 +162,8 @@ func TestControlPlaneServesTheRoster(t *testing.T) {
 
 		b.remove(record.FleetKey(demo, "pgb-1"))
 		r.has(t, "write", two)
-		b.remove(record.FleetKey(demo, "pgb-2")) // the last one, by an operator's hand
-		r.has(t, "write")
+		b.remove(record.FleetKey(demo, "pgb-2")) // the last one: clients have nowhere else to go
+		r.has(t, "write", two)
 		r.has(t, "read", envoyconf.Endpoint{Addr: listens(4)})
 
 		if err := c.Run(b.Context()); err == nil || !strings.Contains(err.Error(), "already running") {
@@ -179,6 +194,13 @@ func TestControlPlaneWithAnUnreadableEntry(t *testing.T) {
 		b.put(record.FleetKey(demo, "pgb-1"), []byte(`{"v":99}`)) // by a newer program
 		b.wait(time.Minute)
 		r.has(t, "write", envoyconf.Endpoint{Addr: listens(1)})
+		if kept := b.published("cp-1").Services["write"].Kept; !strings.Contains(kept, "version 99") {
+			t.Errorf("kept: %q", kept)
+		}
+		b.enlist("pgb-1", "write", 1)
+		if kept := b.published("cp-1").Services["write"].Kept; kept != "" {
+			t.Errorf("kept: %q", kept)
+		}
 	})
 }
 
@@ -213,10 +235,7 @@ func TestControlPlaneReports(t *testing.T) {
 			envoyconf.EnvoyStatus{Node: "envoy-1", Applied: map[string]string{"write": version}},
 		)
 		b.wait(time.Second)
-		p, err := record.Decode[record.ControlPlane](b.entry(record.ControlPlaneKey(demo, "cp-1")))
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := b.published("cp-1")
 		s := p.Services["write"]
 		if s.Version != version || !slices.Equal(s.Envoys, []string{"envoy-1", "envoy-2"}) ||
 			!slices.Equal(s.Applied, []string{"envoy-1"}) || !maps.Equal(s.Rejected, map[string]string{"envoy-2": "bad"}) {
@@ -229,9 +248,8 @@ func TestControlPlaneReports(t *testing.T) {
 		b.wait(time.Minute)
 		b.store.SetDown(nil)
 		b.wait(2 * time.Second)
-		p, err = record.Decode[record.ControlPlane](b.entry(record.ControlPlaneKey(demo, "cp-1")))
-		if err != nil || !slices.Equal(p.Services["write"].Envoys, []string{"envoy-1"}) {
-			t.Errorf("after the outage published %+v, %v", p, err)
+		if p := b.published("cp-1"); !slices.Equal(p.Services["write"].Envoys, []string{"envoy-1"}) {
+			t.Errorf("after the outage published %+v", p)
 		}
 	})
 }

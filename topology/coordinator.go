@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 	"github.com/pgconvoy/pgconvoy/internal/record"
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
@@ -114,7 +115,7 @@ type coordination struct {
 // follow opens the watches that the operation lives on. The result closes them.
 func (r *coordination) follow(ctx context.Context) (stop func()) {
 	wctx, cancel := context.WithCancel(ctx)
-	r.leads, r.ends[0] = dcs.Latest(r.leaders(false).Watch(wctx))
+	r.leads, r.ends[0] = dcs.Latest(r.leaders(patroni.Source{}).Watch(wctx))
 	r.clusters, r.ends[1] = dcs.Latest(patroni.Watch(wctx, r.Store, r.Path))
 	r.ours, r.ends[2] = dcs.Latest(r.Store.Watch(wctx, record.Dir(r.Path)))
 	return func() {
@@ -220,7 +221,7 @@ func (r *coordination) locked(ctx context.Context, w dcs.Writer, held dcs.Versio
 		}
 	}
 	if err := r.step("switch", func() (string, error) { return r.switchOver(ctx, w) }); err != nil {
-		if errors.Is(err, errNotTaken) {
+		if errors.Is(err, errNotTaken) || mutant.Is("law6-no-way-back-after-the-switch") {
 			return r.release(ctx, w, plan.Poolers, "switch", err)
 		}
 		return fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -312,7 +313,7 @@ func (r *coordination) hold(ctx context.Context, w dcs.Writer, names []string) (
 		})
 		return len(missing) == 0
 	})
-	if err != nil {
+	if err != nil && !mutant.Is("law6-all-or-none") {
 		return "", fmt.Errorf("not held: %s: %w", strings.Join(missing, ", "), err)
 	}
 	return fmt.Sprintf("%d poolers hold, nothing runs", len(names)), nil
@@ -367,7 +368,7 @@ func (r *coordination) switchOver(ctx context.Context, w dcs.Writer) (string, er
 
 // refused is the answer of Patroni if it is one that says that nothing was begun.
 func refused(answer error) error {
-	if errors.Is(answer, patroni.ErrUnknown) {
+	if errors.Is(answer, patroni.ErrUnknown) && !mutant.Is("law7-evidence-decides") {
 		return nil
 	}
 	return answer

@@ -4,7 +4,8 @@
 //   - [Agent], one beside each PgBouncer, sends it to the proven primary (or to fresh replicas) and holds it over a change;
 //   - [ControlPlane] serves the fleet to any number of Envoys;
 //   - [Coordinator] plans and carries out a switchover that no client notices;
-//   - [Observer] reads everything that is known about a stack as one [View].
+//   - [Observer] reads everything that is known about a stack as one [View], and why traffic moved as [Event] values;
+//   - [Fleet] is an operator's hand on the poolers: out of service, back, and off the roster.
 //
 // Roles meet only in the store, below /pgconvoy followed by the cluster's path. A role's fields are read once, when it
 // starts, and are never written; Run blocks and owns all that it started.

@@ -171,3 +171,126 @@ func ExampleRouter() {
 	// set server write/s1 addr 10.0.0.7 port 6432
 	// context canceled
 }
+
+// written puts what others have written into a store.
+func written(entries ...string) *memory.Store {
+	store := memory.New()
+	for i := 0; i < len(entries); i += 2 {
+		if _, err := store.Put(context.Background(), entries[i], []byte(entries[i+1]), dcs.Version{}); err != nil {
+			fmt.Println(err)
+		}
+	}
+	return store
+}
+
+// An operator takes a pooler out of service, gives its clients a moment, and changes their mind.
+func ExampleFleet() {
+	store := written( // by the agents of two poolers
+		"/pgconvoy/service/demo/fleet/pgb-1", `{"v":1,"service":"write","address":"10.0.0.7:6432"}`,
+		"/pgconvoy/service/demo/fleet/pgb-2", `{"v":1,"service":"write","address":"10.0.0.8:6432"}`,
+		"/pgconvoy/service/demo/poolers/pgb-2", `{"v":1,"abilities":["drain"],"state":"routed","draining":true}`,
+	)
+	fleet := &topology.Fleet{Path: "/service/demo", Store: store}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	err := fleet.Drain(ctx, "pgb-2")
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+
+	ctx = context.Background()
+	err = fleet.Drain(ctx, "pgb-1")
+	if refused, ok := errors.AsType[*topology.RefusedError](err); ok {
+		fmt.Println(refused.Refusals[0].Remedy)
+	}
+	fmt.Println(fleet.Admit(ctx, "pgb-2"))
+	fmt.Println(fleet.Remove(ctx, "pgb-1")) // its agent is gone
+	// Output:
+	// topology: Fleet.Drain pgb-2 of /service/demo: it is marked, but pgb-2 still has clients: context deadline exceeded; drain it again to go on waiting, or admit it
+	// true
+	// admit or start another one first
+	// <nil>
+	// <nil>
+}
+
+// The store was rebuilt, and an operator knows that the primary that it names is the right one.
+func ExampleFleet_Accept() {
+	ctx := context.Background()
+	store := written(
+		"/pgconvoy/service/demo/fleet/pgb-1", `{"v":1,"service":"write","address":"10.0.0.7:6432"}`,
+		"/pgconvoy/service/demo/poolers/pgb-1", `{"v":1,"state":"failed","error":"n2 is proven at epoch 7268616322854375442/3/12 and is not followed: rebuilt"}`,
+	)
+	view := (&topology.Observer{Path: "/service/demo", Store: store}).View(ctx)
+	fmt.Println(view.Poolers[0].Error)
+
+	epoch, err := patroni.ParseEpoch("7268616322854375442/3/12")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println((&topology.Fleet{Path: "/service/demo", Store: store}).Accept(ctx, epoch))
+	// Output:
+	// n2 is proven at epoch 7268616322854375442/3/12 and is not followed: rebuilt
+	// <nil>
+}
+
+// Everything that is known about a stack, and how good it is.
+func ExampleObserver() {
+	ctx := context.Background()
+	store := written(
+		"/service/demo/leader", "n1",
+		"/service/demo/members/n1", `{"conn_url":"postgres://10.0.0.1:5432/postgres","state":"running","role":"primary","timeline":3}`,
+		"/pgconvoy/service/demo/fleet/pgb-1", `{"v":1,"service":"write","address":"10.0.0.7:6432"}`,
+	)
+	observer := &topology.Observer{
+		Path: "/service/demo", Store: store,
+		Console: func(context.Context, string, netip.AddrPort) (pooler.State, error) { // a pooler.Local's State in earnest
+			return pooler.State{Version: "1.24.1", Clients: 120, Waiting: 2}, nil
+		},
+	}
+	view := observer.View(ctx)
+	fmt.Print(view)
+	member := view.Members[0]
+	fmt.Println(member.Seen.Source, member.Seen.Key, member.Seen.Age(view.At) < time.Minute)
+	for v, err := range observer.Watch(ctx) { // each change
+		if err != nil {
+			fmt.Println(err)
+			break
+		}
+		if v.Stale != "" {
+			fmt.Println("not confirmed for", v.Age())
+		}
+		if v.Leadership.Member != "" {
+			break
+		}
+	}
+	// Output:
+	// /service/demo  leader n1 elected, epoch -
+	//   n1       10.0.0.1:5432         primary  running               timeline 3
+	//   pgb-1    10.0.0.7:6432         write    no agent   to nothing  120 clients, 2 waiting
+	// store /service/demo/members/n1 true
+}
+
+// Why did traffic move at 03:12?
+func ExampleObserver_Events() {
+	store := written("/pgconvoy/service/demo/history/pgb-1", `{"v":1,"moves":[
+		{"at":"2026-11-24T03:12:04.880Z","from":"routed","to":"held","target":["10.0.0.1:5432"],
+		 "epoch":{"system_id":"7268616322854375442","timeline":2,"created":40},
+		 "cause":"the primary is lost","leader":"n1","evidence":"connection refused"},
+		{"at":"2026-11-24T03:12:05.120Z","from":"held","to":"routed","target":["10.0.0.2:5432"],
+		 "epoch":{"system_id":"7268616322854375442","timeline":3,"created":57},
+		 "cause":"a newer leadership is proven","leader":"n2","evidence":"writable on timeline 3"}]}`)
+	n := 0
+	for event, err := range (&topology.Observer{Path: "/service/demo", Store: store}).Events(context.Background()) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(event)
+		if n++; n == 2 {
+			break // it would go on with what happens next
+		}
+	}
+	// Output:
+	// 2026-11-24T03:12:04.880Z pgb-1: routed -> held, clients to 10.0.0.1:5432, epoch 7268616322854375442/2/40: the primary is lost (leader n1: connection refused)
+	// 2026-11-24T03:12:05.120Z pgb-1: held -> routed, clients to 10.0.0.2:5432, epoch 7268616322854375442/3/57: a newer leadership is proven (leader n2: writable on timeline 3)
+}

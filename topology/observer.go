@@ -5,44 +5,73 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
-	"slices"
+	"net/netip"
+	"path"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 	"github.com/pgconvoy/pgconvoy/internal/record"
 	"github.com/pgconvoy/pgconvoy/patroni"
+	"github.com/pgconvoy/pgconvoy/pooler"
 )
 
 // Observer reads a stack. It cannot write, by type, and delays nobody.
+//
+// Rights: to read the cluster's directory and /pgconvoy<Path>, and what Leaders and Console need.
 type Observer struct {
 	Path    string
 	Store   dcs.Reader
 	Leaders LeaderSource // nil: a patroni.Source over Store without a prober; it knows who holds the key and proves nothing
+
+	// Console reads what the pooler of that name, which clients reach at addr, is doing: [PoolView]. Each pooler is
+	// asked at most once a second, all at the same time; a call must end when its context does, which is after a second.
+	// nil: no pooler is asked.
+	Console func(ctx context.Context, name string, addr netip.AddrPort) (pooler.State, error)
+}
+
+// Validate is what the other methods check first.
+func (o *Observer) Validate() error {
+	if err := CheckPath(o.Path); err != nil {
+		return fmt.Errorf("topology: Observer.%w", err)
+	}
+	if o.Store == nil {
+		return errors.New("topology: Observer.Store is missing")
+	}
+	return nil
 }
 
 // View reads everything once. It is bounded by ctx and 2 s, whatever is dead; parts that did not answer are missing,
-// and Stale says why.
+// and Stale says why. Consoles that are slower than the rest by more than 0.5 s are not waited for.
 func (o *Observer) View(ctx context.Context) View {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Second, errors.New("not confirmed within 2 s"))
 	defer cancel()
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	enough := errors.New("consoles are not waited for any longer")
+	var slow *time.Timer
 	var last View
 	for v, err := range o.watch(ctx) {
 		if err != nil {
-			if v.Stale == "" && !v.complete {
+			if v.Stale == "" && !v.complete && !errors.Is(err, enough) {
 				v.Stale = err.Error()
 			}
 			return v.View
 		}
 		last = v.View
-		if v.complete {
+		if v.complete && v.figures {
 			break
+		}
+		if v.complete && slow == nil {
+			slow = time.AfterFunc(500*time.Millisecond, func() { leave(enough) })
+			defer slow.Stop()
 		}
 	}
 	return last
 }
 
-// Watch yields a View with each change. A non-nil error is the last pair.
+// Watch yields a View with each change, and at least once a second while it is stale, so that its age can be seen to
+// grow. A non-nil error is the last pair.
 func (o *Observer) Watch(ctx context.Context) iter.Seq2[View, error] {
 	return func(yield func(View, error) bool) {
 		for v, err := range o.watch(ctx) {
@@ -56,13 +85,18 @@ func (o *Observer) Watch(ctx context.Context) iter.Seq2[View, error] {
 // partial is a View that may not have heard from all parts yet.
 type partial struct {
 	View
-	complete bool
+	complete bool // all but the consoles have answered
+	figures  bool // and so have these, or failed to
 }
+
+// calm is how long figures of consoles are gathered before they make a View.
+const calm = 100 * time.Millisecond
 
 func (o *Observer) watch(ctx context.Context) iter.Seq2[partial, error] {
 	return func(yield func(partial, error) bool) {
+		p := parts{path: o.Path}
 		if err := o.Validate(); err != nil {
-			yield(partial{}, err)
+			yield(partial{View: p.view()}, err)
 			return
 		}
 		leaders := o.Leaders
@@ -71,40 +105,59 @@ func (o *Observer) watch(ctx context.Context) iter.Seq2[partial, error] {
 		}
 		wctx, cancel := context.WithCancel(ctx)
 		leads, w1 := dcs.Latest(leaders.Watch(wctx))
-		clusters, w2 := dcs.Latest(patroni.Watch(wctx, o.Store, o.Path))
+		dir := o.Path
+		if mutant.Is("law12-own-cluster-alone") {
+			dir = path.Dir(dir)
+		}
+		theirs, w2 := dcs.Latest(o.Store.Watch(wctx, dir))
 		ours, w3 := dcs.Latest(o.Store.Watch(wctx, record.Dir(o.Path)))
+		consoles := &pools{ask: o.Console, news: make(chan struct{}, 1), asked: map[string]*console{}}
+		tick := time.NewTicker(time.Second)
 		defer func() {
+			tick.Stop()
 			cancel()
 			_, _, _ = w1(), w2(), w3() // yielded below
+			consoles.running.Wait()
 		}()
-		var l patroni.Leadership
-		var c patroni.Cluster
-		var s dcs.Snapshot
+		var gathered <-chan time.Time
 		for {
 			var ended func() error // the watch that ended
 			select {
 			case v, open := <-leads:
 				if open {
-					l = v
+					p.lead = v
 				} else {
 					ended = w1
 				}
-			case v, open := <-clusters:
-				if open {
-					c = v
-				} else {
+			case v, open := <-theirs:
+				if !open {
 					ended = w2
+					break
 				}
+				p.theirs = v
+				p.cluster, _ = patroni.Parse(o.Path, v) // the path was checked
 			case v, open := <-ours:
-				if open {
-					s = v
-				} else {
+				if !open {
 					ended = w3
+					break
+				}
+				p.saw(v)
+				consoles.follow(wctx, p.fleet)
+			case <-consoles.news:
+				if gathered == nil {
+					gathered = time.After(calm)
+				}
+				continue
+			case <-gathered:
+				gathered = nil
+			case <-tick.C:
+				if p.theirs.Stale == nil && p.ours.Stale == nil && p.lead.Stale == nil {
+					continue
 				}
 			}
-			v := partial{View: view(o.Path, c, l, s)}
-			proving := o.Leaders != nil && l.Phase != patroni.Writable && l.Phase != patroni.Vacant
-			v.complete = c.Known() && s.Known() && l.Phase != patroni.Unknown && !proving
+			var v partial
+			p.pools, v.figures = consoles.views()
+			v.View, v.complete = p.view(), p.complete(o.Leaders != nil)
 			if ended != nil {
 				err := context.Cause(ctx)
 				if err == nil {
@@ -120,56 +173,8 @@ func (o *Observer) watch(ctx context.Context) iter.Seq2[partial, error] {
 	}
 }
 
-// Validate is what Watch and View check first.
-func (o *Observer) Validate() error {
-	if err := CheckPath(o.Path); err != nil {
-		return fmt.Errorf("topology: Observer.%w", err)
-	}
-	if o.Store == nil {
-		return errors.New("topology: Observer.Store is missing")
-	}
-	return nil
-}
-
-// view puts the parts together.
-func view(path string, c patroni.Cluster, l patroni.Leadership, s dcs.Snapshot) View {
-	v := View{
-		At: time.Now(), Path: path, Paused: c.Config.Paused, Confirmed: c.At,
-		Leadership: LeadershipView{l.Phase.String(), l.Member, l.Addr, l.Epoch, l.Reason, l.At},
-	}
-	if err := c.Stale; err != nil { // of one store: one of the two says enough
-		v.Stale = err.Error()
-	} else if err := s.Stale; err != nil {
-		v.Stale = err.Error()
-	}
-	for _, m := range c.Members {
-		v.Members = append(v.Members, MemberView{
-			m.Name, m.Host, m.Proxy, m.API, string(m.Role), m.State, m.ReplicationState, m.Timeline, m.LSN, c.Sync.Has(m.Name),
-		})
-	}
-	fleet, err1 := record.FleetOf(s, path)
-	poolers, err2 := record.PoolersOf(s, path)
-	planes, err3 := record.ControlPlanesOf(s, path)
-	op, operates, err4 := record.OperationOf(s, path)
-	if err := errors.Join(err1, err2, err3, err4); err != nil && v.Stale == "" {
-		v.Stale = err.Error()
-	}
-	for _, name := range slices.Sorted(maps.Keys(fleet)) {
-		f := fleet[name]
-		a, live := poolers[name]
-		v.Poolers = append(v.Poolers, PoolerView{
-			name, f.Service, f.Address, live, PoolerState(a.State), a.Target, a.Epoch, a.Operation, a.Since, a.Reason, a.Error,
-		})
-	}
-	for _, name := range slices.Sorted(maps.Keys(planes)) {
-		cp := ControlPlaneView{Name: name, Services: map[string]ServiceView{}}
-		for service, st := range planes[name].Services {
-			cp.Services[service] = ServiceView(st)
-		}
-		v.ControlPlanes = append(v.ControlPlanes, cp)
-	}
-	if operates && err4 == nil {
-		v.Operation = &OperationView{op.ID, op.Kind, op.From, op.To, op.Phase, op.Owner, op.Since}
-	}
-	return v
+// complete reports whether the store has answered, and the source of leadership has said what it can prove.
+func (p *parts) complete(proves bool) bool {
+	proving := proves && p.lead.Phase != patroni.Writable && p.lead.Phase != patroni.Vacant
+	return p.theirs.Known() && p.ours.Known() && p.lead.Phase != patroni.Unknown && !proving
 }

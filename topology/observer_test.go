@@ -107,14 +107,24 @@ func TestViewIsBounded(t *testing.T) {
 }
 
 func TestViewOfAnUnreadableRecord(t *testing.T) {
-	inBubble(t, func(b *bench) {
-		b.leads.set(proven("n1", addr1, epoch1))
-		b.put(record.OperationKey(demo), []byte(`{"v":99}`))
-		v := (&Observer{Path: demo, Store: b.store, Leaders: b.leads}).View(b.Context())
-		if v.Operation != nil || !strings.Contains(v.Stale, "version 99") {
-			t.Errorf("operation %v, stale %q", v.Operation, v.Stale)
-		}
-	})
+	for _, key := range []string{
+		record.OperationKey(demo), record.FleetKey(demo, "pgb-1"), record.PoolerKey(demo, "pgb-1"), record.ControlPlaneKey(demo, "cp-1"),
+		record.HistoryKey(demo, "pgb-1"),
+	} {
+		inBubble(t, func(b *bench) {
+			b.leads.set(proven("n1", addr1, epoch1))
+			b.enlist("pgb-2", "write", 2)
+			b.put(key, []byte(`{"v":99}`))
+			v := (&Observer{Path: demo, Store: b.store, Leaders: b.leads}).View(b.Context())
+			if v.Operation != nil || !strings.Contains(v.Stale, key+" has version 99") || len(v.Poolers) != 1 || v.Confirmed.IsZero() {
+				t.Errorf("%s: view %+v", key, v)
+			}
+			b.remove(key)
+			if v := (&Observer{Path: demo, Store: b.store, Leaders: b.leads}).View(b.Context()); v.Stale != "" {
+				t.Errorf("%s: stale %q", key, v.Stale)
+			}
+		})
+	}
 }
 
 func TestObserverWatch(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 	"github.com/pgconvoy/pgconvoy/internal/record"
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
@@ -93,7 +94,7 @@ func (p picture) refusePoolers(refuse func(reason, remedy string)) []string {
 		switch a, live := p.poolers[name]; {
 		case !live:
 			refuse("pooler "+name+" has no live agent: it would not hold", "start its agent, or remove it from the fleet")
-		case !slices.Contains(a.Abilities, record.AbilityHold):
+		case !slices.Contains(a.Abilities, record.AbilityHold) && !mutant.Is("law13-abilities-are-asked"):
 			refuse("the agent of pooler "+name+" cannot hold for an operation", "use a newer agent")
 		case a.State != string(Routed):
 			refuse(fmt.Sprintf("pooler %s is %s (%s)", name, a.State, a.Reason), "wait until it is routed")

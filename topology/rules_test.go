@@ -43,9 +43,9 @@ func inState(state PoolerState) *situation {
 
 // ruleNames are short names of writeRules, in their order.
 var ruleNames = []string{
-	"routed:newer", "routed:asked", "routed:lost", "routed:moved", "routed:strange",
-	"held:newer", "held:renewed", "held:expired",
-	"failed:newer", "failed:renewed",
+	"routed:newer", "routed:asked", "routed:lost", "routed:moved", "routed:strange", "routed:ahead",
+	"held:newer", "held:renewed", "held:survives", "held:expired",
+	"failed:newer", "failed:renewed", "failed:survives",
 }
 
 func TestRules(t *testing.T) {
@@ -60,9 +60,25 @@ func TestRules(t *testing.T) {
 	gone := func(s *situation) {
 		s.lead.Phase, s.lead.Proof = patroni.Elected, patroni.Proof{At: second(9), Err: errDead}
 	}
+	unproven := func(s *situation) { s.lead.Phase = patroni.Elected }
+	past := func(n int, o patroni.Outage) func(*situation) {
+		return func(s *situation) {
+			o.At = second(n)
+			s.lead.Stale, s.lead.Outage = errDead, &o
+		}
+	}
+	fresh := func(s *situation) { s.lead.Stale = nil }
+	request := func(f patroni.Failover) func(*situation) {
+		return func(s *situation) { s.lead.Failover, s.lead.Requested = f, 9 }
+	}
+	hook := func(member string) func(*situation) {
+		return func(s *situation) { s.hooks = map[string]record.Hook{member: {}} }
+	}
+	accept := func(e patroni.Epoch) func(*situation) { return func(s *situation) { s.accepted = e } }
+	home := func(n int, timeline uint32, system string) func(*situation) {
+		return func(s *situation) { s.former = patroni.Proof{Timeline: timeline, SystemID: system, At: second(n)} }
+	}
 	late := func(s *situation) { s.now = second(61) }
-	rebuilt := patroni.Epoch{SystemID: "7", Timeline: 1, Created: 5}
-	foreign := patroni.Epoch{SystemID: "8", Timeline: 9, Created: 900}
 	older := patroni.Epoch{SystemID: "7", Created: 900}
 	all := func(changes ...func(*situation)) []func(*situation) { return changes }
 
@@ -100,6 +116,58 @@ func TestRules(t *testing.T) {
 		{"nobody holds the key and the primary serves", all(func(s *situation) { s.lead.Phase, s.lead.Member = patroni.Vacant, "" }), "", "", ""},
 		{"nobody holds the key and the primary is lost", all(gone, func(s *situation) { s.lead.Phase, s.lead.Member = patroni.Vacant, "" }), "lost", "", ""},
 		{"the store is in trouble", all(func(s *situation) { s.lead.Stale = errDead }), "", "", ""},
+		{"an outage, and another member is ahead", all(past(9, patroni.Outage{Ahead: "n2"})), "ahead", "", ""},
+		{"another member is ahead, of another leadership", all(unproven, past(9, patroni.Outage{Ahead: "n2"}), func(s *situation) { s.lead.Epoch = epoch2 }), "", "", ""},
+		{"another member is ahead, and the store answers", all(past(9, patroni.Outage{Ahead: "n2"}), fresh), "", "", ""},
+		{"another member is ahead, and the primary is proven anew", all(
+			lead(5, "n1", addr1, epoch1), past(9, patroni.Outage{Ahead: "n2"})), "ahead", "", ""},
+		{"an outage that is survived", all(past(9, patroni.Outage{Failsafe: true})), "", "survives", "survives"},
+		{"survived under another revision", all(past(9, patroni.Outage{Failsafe: true}), func(s *situation) { s.lead.Epoch.Created = 5 }), "", "survives", "survives"},
+		{"survived, asked exactly at the doubt", all(past(1, patroni.Outage{Failsafe: true})), "", "", ""},
+		{"survived, and lost since it was asked", all(past(5, patroni.Outage{Failsafe: true}), func(s *situation) { s.lostAt = second(5) }), "", "", ""},
+		{"survived, and the primary does not answer now", all(past(9, patroni.Outage{Failsafe: true}), gone), "lost", "", ""},
+		{"survived, and the primary is on another timeline now", all(past(9, patroni.Outage{Failsafe: true}),
+			func(s *situation) { s.lead.Proof.Timeline = 2 }), "", "", ""},
+		{"survived by a later leadership", all(unproven, past(9, patroni.Outage{Failsafe: true}),
+			func(s *situation) { s.lead.Epoch, s.lead.Proof.Timeline = epoch2, 2 }), "", "", ""},
+		{"survived by another member", all(lead(0, "n2", addr2, epoch1), unproven, past(9, patroni.Outage{Failsafe: true})), "moved", "", ""},
+		{"survived, and home is not known", all(past(9, patroni.Outage{Failsafe: true}), func(s *situation) { s.home = netip.AddrPort{} }), "", "", ""},
+		{"survived, and the store answers", all(past(9, patroni.Outage{Failsafe: true}), fresh), "", "", ""},
+		{"survived and ahead", all(past(9, patroni.Outage{Failsafe: true, Ahead: "n2"})), "ahead", "", ""},
+		{"survived, and an operation asks", all(past(9, patroni.Outage{Failsafe: true}), op(record.Switch)), "asked", "", ""},
+		{"survived, and the deadline has passed", all(past(9, patroni.Outage{Failsafe: true}), late), "", "survives", "survives"},
+		{"an outage of which nobody knows more", all(past(9, patroni.Outage{})), "", "", ""},
+
+		{"a request to Patroni", all(request(patroni.Failover{Leader: "n1"})), "asked", "", ""},
+		{"a request that names another member as well", all(request(patroni.Failover{Leader: "n1", Candidate: "n2"})), "asked", "", ""},
+		{"a request for another member alone", all(request(patroni.Failover{Candidate: "n2"})), "asked", "", ""},
+		{"a request for our primary", all(request(patroni.Failover{Candidate: "n1"})), "", "", ""},
+		{"a request to leave another leader", all(request(patroni.Failover{Leader: "n3", Candidate: "n2"})), "", "", ""},
+		{"a request that is due", all(request(patroni.Failover{Leader: "n1", ScheduledAt: second(10)})), "asked", "", ""},
+		{"a request that is not yet due", all(request(patroni.Failover{Leader: "n1", ScheduledAt: second(11)})), "", "", ""},
+		{"a request without a revision", all(request(patroni.Failover{Leader: "n1"}), func(s *situation) { s.lead.Requested = 0 }), "", "", ""},
+		{"a request that was heard", all(request(patroni.Failover{Leader: "n1"}), func(s *situation) { s.heard = 9 }), "", "", ""},
+		{"a request to a node with a hook", all(request(patroni.Failover{Leader: "n1"}), hook("n1")), "", "", ""},
+		{"a request, and another node has a hook", all(request(patroni.Failover{Leader: "n1"}), hook("n2")), "asked", "", ""},
+		{"a request to a paused cluster", all(request(patroni.Failover{Leader: "n1"}), func(s *situation) { s.lead.Paused = true }), "", "", ""},
+		{"a request in an outage", all(request(patroni.Failover{Leader: "n1"}), func(s *situation) { s.lead.Stale = errDead }), "", "", ""},
+		{"a request of an operation", all(request(patroni.Failover{Leader: "n1"}), op(record.Prepare)), "", "", ""},
+		{"a request after an operation", all(request(patroni.Failover{Leader: "n1"}), op(record.Done)), "asked", "", ""},
+
+		{"a rebuilt store, accepted", all(lead(0, "n2", addr2, rebuilt), accept(rebuilt)), "newer", "newer", "newer"},
+		{"a rebuilt store, another one accepted", all(lead(5, "n2", addr2, rebuilt), accept(patroni.Epoch{SystemID: "7", Timeline: 1, Created: 6})), "moved", "", ""},
+		{"another database, accepted", all(lead(5, "n2", addr2, foreign), accept(foreign)), "newer", "newer", "newer"},
+		{"another database, accepted, on the same address", all(lead(5, "n1", addr1, foreign), accept(foreign)), "newer", "newer", "newer"},
+		{"another database, accepted and not proven", all(lead(5, "n2", addr2, foreign), unproven, accept(foreign)), "moved", "", ""},
+		{"an older timeline, accepted", all(lead(5, "n2", addr2, older), accept(older)), "moved", "", ""},
+		{"a rebuilt store, which the old primary follows", all(lead(0, "n2", addr2, rebuilt), home(5, 1, "7")), "moved", "newer", "newer"},
+		{"which it followed before the doubt", all(lead(5, "n2", addr2, rebuilt), home(1, 1, "7")), "moved", "", ""},
+		{"on another timeline", all(lead(5, "n2", addr2, rebuilt), home(5, 2, "7")), "moved", "", ""},
+		{"of another database", all(lead(5, "n2", addr2, rebuilt), home(5, 1, "8")), "moved", "", ""},
+		{"and the old primary is writable", all(lead(5, "n2", addr2, rebuilt), home(5, 1, "7"), func(s *situation) { s.former.Writable = true }), "moved", "", ""},
+		{"and the old primary does not answer", all(lead(5, "n2", addr2, rebuilt), home(5, 1, "7"), func(s *situation) { s.former.Err = errDead }), "moved", "", ""},
+		{"another database, which the old primary seems to follow", all(lead(5, "n2", addr2, foreign), home(5, 9, "8")), "moved", "", ""},
+
 		{"an operation prepares", all(op(record.Prepare)), "", "", ""},
 		{"an operation asks", all(op(record.Hold)), "asked", "", ""},
 		{"an operation switches", all(op(record.Switch)), "asked", "", ""},
@@ -160,7 +228,6 @@ func TestRules(t *testing.T) {
 // A pooler that refuses clients has no address to stay on, but it remembers where it was: a rebuilt store does not get
 // it elsewhere by that detour.
 func TestOrderWhileRefusing(t *testing.T) {
-	rebuilt := patroni.Epoch{SystemID: "7", Timeline: 1, Created: 5}
 	for _, c := range []struct {
 		name string
 		home netip.AddrPort
@@ -198,6 +265,7 @@ until it succeeds the pooler is held.
 	words := map[step]string{
 		stay: "left as it is", hold: "held: new transactions wait",
 		route:  "routed to the proven primary, and let go",
+		back:   "let go where it was, at the same epoch",
 		refuse: "pointed at an address that refuses, and let go",
 	}
 	for _, r := range writeRules {

@@ -1,0 +1,172 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/internal/record"
+	"github.com/pgconvoy/pgconvoy/patroni"
+)
+
+// Fleet is an operator's hand on a fleet: it takes a pooler out of service and back, removes it from the roster, and
+// tells agents which leadership to follow where they cannot know.
+//
+// Every method blocks until it is done or ctx has ended, and is safe to repeat, also after an error. A [*RefusedError]
+// says that nothing was changed, why, and what to do.
+//
+// Rights: to read and to write below /pgconvoy<Path>.
+type Fleet struct {
+	Path  string // Patroni's namespace and scope: "/service/demo"
+	Store dcs.Store
+}
+
+// Validate is what every method checks first.
+func (f *Fleet) Validate() error {
+	var errs []error
+	if err := CheckPath(f.Path); err != nil {
+		errs = append(errs, fmt.Errorf("topology: Fleet.%w", err))
+	}
+	if f.Store == nil {
+		errs = append(errs, errors.New("topology: Fleet.Store is missing"))
+	}
+	return errors.Join(errs...)
+}
+
+// Admit puts a pooler back into service: it gets new clients again. It is the undoing of Drain, at any moment.
+func (f *Fleet) Admit(ctx context.Context, name string) error { return f.mark(ctx, name, false) }
+
+// Remove takes a pooler off the roster, with its history: no operation asks it to hold any more, and its endpoint goes
+// from the balancers, unless it is the last of its service. It is refused while the pooler's agent lives and the pooler
+// is not draining. An agent that starts later puts its pooler on the roster again. Whoever is not there is removed.
+func (f *Fleet) Remove(ctx context.Context, name string) error {
+	return f.edit(ctx, "Fleet.Remove", name, func(ctx context.Context, s dcs.Snapshot) error {
+		if e, there := s.Get(record.FleetKey(f.Path, name)); there {
+			entry, err := record.Decode[record.Fleet](e)
+			if _, live := s.Get(record.PoolerKey(f.Path, name)); live && (err != nil || !entry.Draining) {
+				return &RefusedError{[]Refusal{{
+					"pooler " + name + " has a live agent and is not draining: its clients would be left behind",
+					"drain it first (Fleet.Drain), or stop its agent",
+				}}}
+			}
+			if err := f.Store.Delete(ctx, e.Key, e.Version); err != nil {
+				return err
+			}
+		}
+		if e, there := s.Get(record.HistoryKey(f.Path, name)); there {
+			return f.Store.Delete(ctx, e.Key, e.Version)
+		}
+		return nil
+	})
+}
+
+// Accept has the agents follow a leadership that none follows by itself: one whose epoch says that the store was rebuilt
+// (the same timeline, a lower revision, another address), or that the database is another one (another system
+// identifier). Agents cannot tell either from an old primary that came back; they hold, and clients are refused in the
+// end. Say so when you know that the old primary is gone for good and that this one has the data that you want: after
+// the store was restored or emptied, or the cluster was made anew from a backup.
+//
+// The epoch to accept is in the Error of the poolers that wait for it ([PoolerView]); [patroni.ParseEpoch] reads it. It
+// is for this one epoch: a word that was given for another one, before or by mistake, moves nobody.
+func (f *Fleet) Accept(ctx context.Context, epoch patroni.Epoch) error {
+	if epoch.SystemID == "" || epoch.Timeline == 0 || epoch.Created == 0 {
+		return fmt.Errorf("topology: Fleet.Accept: epoch %q is not whole: it has a system identifier, a timeline and a revision", epoch)
+	}
+	return f.edit(ctx, "Fleet.Accept", epoch.String(), func(ctx context.Context, s dcs.Snapshot) error {
+		key := record.AcceptedKey(f.Path)
+		e, _ := s.Get(key)
+		if said, ok, _ := record.AcceptedOf(s, f.Path); ok && said.Epoch == epoch {
+			return nil
+		}
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown host"
+		}
+		word := record.Accepted{Epoch: epoch, By: fmt.Sprintf("%s:%d", host, os.Getpid()), Since: time.Now()}
+		_, err = f.Store.Put(ctx, key, record.Encode(&word), e.Version)
+		return err
+	})
+}
+
+// mark writes or takes back the draining mark of a roster entry; the entry's other fields stay.
+func (f *Fleet) mark(ctx context.Context, name string, draining bool) error {
+	op := "Fleet.Admit"
+	if draining {
+		op = "Fleet.Drain"
+	}
+	return f.edit(ctx, op, name, func(ctx context.Context, s dcs.Snapshot) error {
+		e, there := s.Get(record.FleetKey(f.Path, name))
+		if !there {
+			return &RefusedError{[]Refusal{{"there is no pooler " + name + " in the fleet of " + f.Path, "see Observer.View for those that there are"}}}
+		}
+		entry, err := record.Decode[record.Fleet](e)
+		if err != nil || entry.Draining == draining {
+			return err
+		}
+		if draining && !f.another(s, name, entry.Service) {
+			return lastOne(name, entry.Service)
+		}
+		entry.Draining = draining
+		_, err = f.Store.Put(ctx, e.Key, record.Encode(&entry), e.Version)
+		return err
+	})
+}
+
+// another reports whether the roster has a pooler of a service, other than this one, that is not draining.
+func (f *Fleet) another(s dcs.Snapshot, name, service string) bool {
+	fleet, _ := record.FleetOf(s, f.Path) // one that cannot be read is not counted on
+	for other, entry := range fleet {
+		if other != name && entry.Service == service && !entry.Draining {
+			return true
+		}
+	}
+	return false
+}
+
+func lastOne(name, service string) error {
+	return &RefusedError{[]Refusal{{
+		fmt.Sprintf("pooler %s is the last of the %s service that is not draining: its clients would have nowhere to go", name, service),
+		"admit or start another one first",
+	}}}
+}
+
+// edit does change on what the store has now, and again when somebody else was faster or an answer was lost: what there
+// is then tells what became of it.
+func (f *Fleet) edit(ctx context.Context, op, subject string, change func(context.Context, dcs.Snapshot) error) error {
+	if err := f.Validate(); err != nil {
+		return err
+	}
+	if op != "Fleet.Accept" {
+		if err := checkName(op+": the pooler's name", subject); err != nil {
+			return err
+		}
+	}
+	var unsure error // what became of the last write
+	for {
+		s, err := f.Store.Get(ctx, record.Dir(f.Path))
+		if err == nil {
+			unsure = nil
+			err = change(ctx, s)
+		}
+		switch _, refused := errors.AsType[*RefusedError](err); {
+		case err == nil:
+			return nil
+		case refused:
+			return err
+		case !errors.Is(err, dcs.ErrConflict) && !errors.Is(err, dcs.ErrUnknown):
+			if unsure != nil {
+				err = fmt.Errorf("%w, after %w", err, unsure)
+			}
+			return fmt.Errorf("topology: %s %s of %s: %w", op, subject, f.Path, err)
+		}
+		unsure = err
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("topology: %s %s of %s: %w, after %w", op, subject, f.Path, context.Cause(ctx), unsure)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
