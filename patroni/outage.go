@@ -8,6 +8,7 @@ import (
 
 const (
 	roundPause    = 500 * time.Millisecond // from the beginning of one round of questions to that of the next
+	calmPause     = 2 * time.Second        // the same while the primary that was proven was never lost: nobody waits for it
 	questionBound = time.Second            // for each of its questions
 )
 
@@ -59,7 +60,7 @@ func (w *sourceWatch) lookPast(ctx context.Context) {
 		o = &outage{peers: map[string]*probe{}}
 		w.outage = o
 	}
-	if o.round == nil || o.round.over && time.Since(o.round.began) >= roundPause {
+	if o.round == nil || o.round.over && time.Since(o.round.began) >= w.pace() {
 		w.ask(ctx, o)
 	}
 	all := w.hear(o)
@@ -68,6 +69,14 @@ func (w *sourceWatch) lookPast(ctx context.Context) {
 		r.stop()
 		o.found = w.judge(r)
 	}
+}
+
+// pace is slow as long as nothing but the store is missing: every agent asks the same primary's Patroni.
+func (w *sourceWatch) pace() time.Duration {
+	if w.proven {
+		return calmPause
+	}
+	return roundPause
 }
 
 func (o *outage) end() {

@@ -52,7 +52,9 @@ func (l *Local) hold(ctx context.Context, now bool) error {
 		return nil
 	}
 	if !v.heldWhole() {
-		defer s.stopGrowth(ctx)()
+		if len(l.Databases) == 0 { // else the setting belongs to others too
+			defer s.stopGrowth(ctx)()
+		}
 		if err := s.lookActivity(ctx, &v); err != nil {
 			return s.fail(err, "nothing was held")
 		}
@@ -166,6 +168,7 @@ func (p *pauses) end() {
 func (s *session) awaitDrain(ctx context.Context, f targetFile, v *live, p *pauses) error {
 	seenHeld := v.heldWhole()
 	pending := len(p.consoles)
+	late := time.Now().Add(s.l.timeout()) // by now every PAUSE that was sent was in effect, seen or not
 	for tick := time.Millisecond; ; tick = min(2*tick, 50*time.Millisecond) {
 		timer := time.NewTimer(tick)
 		select {
@@ -206,7 +209,7 @@ func (s *session) awaitDrain(ctx context.Context, f targetFile, v *live, p *paus
 			return nil
 		case v.heldWhole():
 			seenHeld = true
-		case seenHeld || pending == 0:
+		case seenHeld || pending == 0 || time.Now().After(late): // who resumes a pooler leaves its PAUSE unanswered
 			return s.fail(ErrReleased, "")
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // Secret is a text that no formatting verb, JSON encoder or logger shows. Convert with string(s) where it is needed.
@@ -39,7 +41,7 @@ func (p Params) String() string {
 	parts := make([]string, 0, len(p))
 	for _, k := range slices.Sorted(maps.Keys(p)) {
 		v := p[k]
-		if secretKey(k) {
+		if secretKey(k) && !mutant.Is("law11-pooler-secrets-are-masked") {
 			v = masked
 		}
 		parts = append(parts, k+"="+v)

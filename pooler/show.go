@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // Show runs SHOW what and decodes the rows into T, a struct whose fields of type string, bool, int, int64 or
@@ -51,6 +53,9 @@ func mapColumns(t reflect.Type, names []string) ([]columnField, error) {
 		}
 		name, optional := strings.CutSuffix(tag, ",optional")
 		position := slices.Index(names, name)
+		if mutant.Is("law13-columns-by-name") {
+			position = min(i, len(names)-1)
+		}
 		if position < 0 {
 			if optional {
 				continue

@@ -37,6 +37,15 @@ func TestUsage(t *testing.T) {
 		{"view", "-dcs", "consul", "-dcs-endpoints", "https://127.0.0.1:8501", "-path", "/service/demo"},
 		{"view", "-path", "/service/demo"},
 		{"switchover", "-budget", "soon"},
+		{"agent"},
+		{"agent", "-name", "x", "-listen", "somewhere", "-config", "p.ini"},
+		{"agent", "-name", "x", "-config", "p.ini"},
+		{"agent", "-name", "x", "-listen", "127.0.0.1:6432"},
+		{"agent", "-name", "x", "-listen", "127.0.0.1:6432", "-config", "p.ini", "-service", "both"},
+		{"agent", "-name", "x", "-listen", "127.0.0.1:6432", "-config", "p.ini", "-log", "xml"},
+		{"agent", "-name", "x", "-listen", "127.0.0.1:6432", "-config", "p.ini"}, // no console
+		{"serve", "-listen", "127.0.0.1:18000"},
+		{"serve", "-name", "x"},
 	} {
 		if code := run(t.Context(), args); code != 2 {
 			t.Errorf("convoy %s: exit code %d, want 2", strings.Join(args, " "), code)

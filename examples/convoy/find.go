@@ -35,8 +35,11 @@ func (w *where) flags(f *flag.FlagSet) {
 	f.StringVar(&w.path, "path", "", "Patroni's namespace and scope, such as `/service/demo`; with -dcs")
 }
 
-// find opens the stack's store. For a stack elsewhere the databases are asked with the settings of the PG* environment,
-// and Patroni's REST API with PATRONI_RESTAPI_USERNAME and PATRONI_RESTAPI_PASSWORD. close must be called.
+// monitorDSN is the environment variable that says how to ask the databases of a stack elsewhere.
+const monitorDSN = "PGCONVOY_MONITOR_DSN"
+
+// find opens the stack's store. For a stack elsewhere the databases are asked with PGCONVOY_MONITOR_DSN and the PG*
+// environment, and Patroni's REST API with PATRONI_RESTAPI_USERNAME and PATRONI_RESTAPI_PASSWORD. close must be called.
 func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), err error) {
 	if w.dcs != "" || w.endpoints != "" || w.path != "" {
 		known := slices.Contains([]string{"etcd", "consul", "zookeeper"}, w.dcs)
@@ -50,7 +53,7 @@ func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), e
 		if err != nil {
 			return nil, nil, misuse(f, "-dcs-endpoints: %v", err)
 		}
-		return coordinate(store, closed, w.path, "", client)
+		return coordinate(store, closed, w.path, os.Getenv(monitorDSN), client)
 	}
 	dir := w.dir
 	if dir == "" {
@@ -99,7 +102,7 @@ func coordinate(store dcs.Store, closed func(), path, dsn string, client *patron
 func observer(c *topology.Coordinator) *topology.Observer {
 	return &topology.Observer{
 		Path: c.Path, Store: c.Store,
-		Leaders: &patroni.Source{Store: c.Store, Path: c.Path, Prober: c.Prober},
+		Leaders: &patroni.Source{Store: c.Store, Path: c.Path, Prober: c.Prober, Replicas: true, Client: c.Patroni},
 	}
 }
 

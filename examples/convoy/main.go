@@ -3,6 +3,8 @@
 //	convoy up          run a whole stack on this machine until interrupted
 //	convoy view        show everything that is known about a stack
 //	convoy switchover  make another member the primary, without a failed transaction
+//	convoy agent       keep one PgBouncer on the proven primary, or on fresh replicas
+//	convoy serve       serve the fleet to Envoys (a control plane)
 //
 // Exit codes: 0 done, 1 failed and nothing changed, 2 wrong usage, 3 outcome unknown.
 package main
@@ -27,6 +29,8 @@ const usage = `usage: convoy <command> [flags]
   up          run a whole stack on this machine until interrupted
   view        show everything that is known about a stack
   switchover  make another member the primary, without a failed transaction
+  agent       keep one PgBouncer on the proven primary, or on fresh replicas
+  serve       serve the fleet to Envoys (a control plane)
 
 "convoy <command> -h" tells the flags of a command.
 `
@@ -44,7 +48,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
-	commands := map[string]func(context.Context, []string) error{"up": up, "view": view, "switchover": switchover}
+	commands := map[string]func(context.Context, []string) error{
+		"up": up, "view": view, "switchover": switchover, "agent": agent, "serve": serve,
+	}
 	if len(args) == 0 || commands[args[0]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		return 2

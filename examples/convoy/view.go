@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"time"
 
 	"github.com/pgconvoy/pgconvoy/patroni"
 	"github.com/pgconvoy/pgconvoy/topology"
@@ -18,6 +19,7 @@ func view(ctx context.Context, args []string) error {
 	w.flags(f)
 	asJSON := f.Bool("json", false, "one JSON object per view")
 	watch := f.Bool("watch", false, "show each change until interrupted")
+	moves := f.Bool("events", false, "the recorded moves of all poolers and why, oldest first; with -watch each new one too")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -26,6 +28,9 @@ func view(ctx context.Context, args []string) error {
 		return err
 	}
 	defer closed()
+	if *moves {
+		return events(ctx, observer(c), *watch, *asJSON)
+	}
 	show := func(v topology.View) error {
 		if *asJSON {
 			return json.NewEncoder(os.Stdout).Encode(v)
@@ -56,6 +61,41 @@ func view(ctx context.Context, args []string) error {
 		}
 	}
 	return nil
+}
+
+// events shows each move of a pooler: with follow until ctx ends, else those that the store has a record of, which come
+// all at once.
+func events(ctx context.Context, o *topology.Observer, follow, asJSON bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	told := func() {
+		if !follow {
+			cancel()
+		}
+	}
+	idle := time.AfterFunc(2*time.Second, told)
+	defer idle.Stop()
+	for e, err := range o.Events(ctx) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil // interrupted, or told
+			}
+			return err
+		}
+		idle.Reset(200 * time.Millisecond)
+		if err := showLine(asJSON, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func showLine(asJSON bool, e topology.Event) error {
+	if asJSON {
+		return json.NewEncoder(os.Stdout).Encode(e)
+	}
+	_, err := fmt.Println(e)
+	return err
 }
 
 // credentials are those in the address of a REST API.

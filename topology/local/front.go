@@ -15,6 +15,9 @@ import (
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
+// poolerFile is the configuration of a pooler, in its folder.
+const poolerFile = "pgbouncer.ini"
+
 // startControlPlane serves the fleet to Envoy.
 func (s *Stack) startControlPlane(ctx context.Context) error {
 	store, err := s.dcs.from(controlPlane)
@@ -51,7 +54,7 @@ func (s *Stack) startPoolers(ctx, roles context.Context) error {
 		if err != nil {
 			return fmt.Errorf("local: %s: %w", p.Name, err)
 		}
-		config := filepath.Join(dir, "pgbouncer.ini")
+		config := filepath.Join(dir, poolerFile)
 		if err := s.folder.write(config, ini, 0o600); err != nil {
 			return fmt.Errorf("local: %w", err)
 		}

@@ -56,11 +56,13 @@ func (s *Stack) ready(ctx context.Context) error {
 
 // Await returns when a view satisfies done, or with the end of ctx. While it waits, the Patronis of the
 // primary and of who does not stream are woken twice a second: they choose a synchronous standby, and start a replica,
-// in their loops only.
+// in their loops only. The poolers' consoles are not asked.
 func (s *Stack) Await(ctx context.Context, done func(topology.View) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	views, wait := dcs.Latest(s.Observer().Watch(ctx))
+	o := s.Observer()
+	o.Console = nil // a moment is not missed for want of figures, and none is woken by them
+	views, wait := dcs.Latest(o.Watch(ctx))
 	defer func() {
 		cancel()
 		_ = wait() // returned below

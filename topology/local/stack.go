@@ -19,6 +19,7 @@ import (
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/internal/proc"
 	"github.com/pgconvoy/pgconvoy/patroni"
+	"github.com/pgconvoy/pgconvoy/pooler"
 	"github.com/pgconvoy/pgconvoy/topology"
 )
 
@@ -232,9 +233,9 @@ func (s *Stack) SuperuserDSN(node string) string {
 }
 
 // AdminDSN leads to a pooler's console, which speaks simple queries only; empty for an unknown name. It holds a password.
-func (s *Stack) AdminDSN(pooler string) string {
+func (s *Stack) AdminDSN(name string) string {
 	for _, p := range s.spec.Poolers {
-		if p.Name == pooler {
+		if p.Name == name {
 			return dsn(p.Listen, console, s.folder.secrets.Console, "pgbouncer")
 		}
 	}
@@ -287,13 +288,28 @@ func (s *Stack) Do(ctx context.Context, op topology.Operation) (topology.Report,
 	return s.Coordinator().Do(ctx, op)
 }
 
-// Observer reads this stack, with a prober, so that it knows a proven primary from an elected one.
+// Observer reads this stack: with a prober, so that it knows a proven primary from an elected one and fresh replicas from
+// others, past a store that does not answer, and with the poolers' consoles.
 func (s *Stack) Observer() *topology.Observer {
 	c := s.Cluster()
 	return &topology.Observer{
-		Path: c.Path, Store: c.Store,
-		Leaders: &patroni.Source{Store: c.Store, Path: c.Path, Prober: c.Prober},
+		Path: c.Path, Store: c.Store, Console: s.pool,
+		Leaders: &patroni.Source{Store: c.Store, Path: c.Path, Prober: c.Prober, Replicas: true, Client: s.Patroni()},
 	}
+}
+
+// pool asks a pooler's console what it is doing.
+func (s *Stack) pool(ctx context.Context, name string, _ netip.AddrPort) (pooler.State, error) {
+	admin := s.AdminDSN(name)
+	if admin == "" {
+		return pooler.State{}, fmt.Errorf("local: %s is no pooler of this stack: its console is not known", name)
+	}
+	config, err := pgconn.ParseConfig(admin)
+	if err != nil {
+		return pooler.State{}, err
+	}
+	p := &pooler.Local{Config: filepath.Join(s.folder.dir, name, poolerFile), Connect: pooler.ConnectWith(config)}
+	return p.State(ctx)
 }
 
 // View reads everything that is known of the stack.
