@@ -10,6 +10,11 @@ include scripts/versions.env
 GOTESTFLAGS ?=
 FUZZTIME ?= 20s
 
+# Of chaos: words, with spaces or commas. Without seeds there are three of the moment, which are printed.
+CHAOS_STORES ?= etcd consul zookeeper
+CHAOS_SEEDS ?=
+CHAOS_TIME ?= 10m
+
 # What a user's own program imports builds where that program is built.
 CROSS := linux darwin windows
 CROSS_PACKAGES := ./dcs/... ./patroni/... ./pooler/... ./envoyconf/... ./topology/...
@@ -17,7 +22,7 @@ CROSS_PACKAGES := ./dcs/... ./patroni/... ./pooler/... ./envoyconf/... ./topolog
 # Modules that use this one as anybody's does. They are not part of ./... here.
 CONSUMERS := test/light test/consumer
 
-.PHONY: help demo setup test lint fmt tidy cross bench fuzz clean
+.PHONY: help demo setup test chaos lint fmt tidy cross bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +41,12 @@ test: ## every test, with real servers and the race detector; nothing may be ski
 	  go test -race -count=1 -timeout=20m -p=4 $(GOTESTFLAGS) $$(go list ./... | grep -vxF "$$stacks"); \
 	  go test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) $$stacks; \
 	  for m in $(CONSUMERS); do go -C "$$m" test -race -count=1 -timeout=20m -p=1 $(GOTESTFLAGS) ./...; done
+
+chaos: ## every fault under load, the long ones too, then CHAOS_TIME of faults at random for each of CHAOS_SEEDS, on CHAOS_STORES
+	@scripts/setup --tests
+	@export PGCONVOY_HOME="$$(scripts/setup --print-home --tests)" PGCONVOY_REQUIRE=1 PGCONVOY_CHAOS=1; \
+	  export CHAOS_STORES='$(CHAOS_STORES)' CHAOS_SEEDS='$(CHAOS_SEEDS)' CHAOS_TIME='$(CHAOS_TIME)'; \
+	  go test -race -count=1 -timeout=24h -v -run '^(TestMatrix|TestChaos)$$' $(GOTESTFLAGS) ./topology/topologytest
 
 lint: ## formatting, vet, golangci-lint (the arrows between the packages too), every go.mod, cross-builds
 	@bin="$$(scripts/setup --lint-tools)"; \

@@ -19,7 +19,7 @@ import (
 // Agent is the link between one pooler and the store: it routes the pooler to what is proven, holds it over a change,
 // and refuses clients when a hold has lasted too long. It registers itself as long as it lives.
 //
-// Rights: to read the cluster's directory, and to write below /pgconvoy<Path>.
+// Rights: to read the cluster's directory, and to read and write below /pgconvoy<Path> and /pgconvoy-history<Path>.
 type Agent struct {
 	Cluster
 	Name    string         // of the pooler, unique in the fleet; no slash

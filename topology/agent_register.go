@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -107,6 +108,19 @@ func (r *agentRun) sawRecords(s dcs.Snapshot) {
 			r.log.Warn(what+" cannot be read; it is ignored", "error", err)
 		}
 	}
+	others := false
+	for key := range s.Changed(r.records) {
+		if name, ok := strings.CutPrefix(key, record.PoolerKey(r.Path, "")); ok {
+			r.sawPeer(s, name)
+		} else {
+			others = true
+		}
+	}
+	r.records = s
+	r.sawRegistration(s)
+	if !others {
+		return // in a large fleet nearly all news are of other poolers
+	}
 	op, ok, err := record.OperationOf(s, r.Path)
 	ignored("the operation's record", err)
 	if !ok || err != nil {
@@ -121,19 +135,22 @@ func (r *agentRun) sawRecords(s dcs.Snapshot) {
 	ignored("an operator's word", err)
 	r.accepted = word.Epoch
 
-	poolers, _ := record.PoolersOf(s, r.Path) // one that cannot be read counts as absent
-	clear(r.peers)
-	for name, p := range poolers {
-		if p.Service == Write.String() { // the others wake nobody
-			r.peers[name] = true
-		}
-	}
-	r.sawRegistration(s)
 	e, _ := s.Get(record.FleetKey(r.Path, r.Name))
 	entry, _ := record.Decode[record.Fleet](e) // of one that cannot be read nothing is asked
 	if entry.Draining != r.draining {
 		r.draining, r.empty = entry.Draining, false
 		r.log.Info("draining", "asked", r.draining)
+	}
+}
+
+// sawPeer keeps in mind who else could wake a Patroni.
+func (r *agentRun) sawPeer(s dcs.Snapshot, name string) {
+	e, there := s.Get(record.PoolerKey(r.Path, name))
+	p, err := record.Decode[record.Pooler](e)               // one that cannot be read counts as absent
+	if there && err == nil && p.Service == Write.String() { // the others wake nobody
+		r.peers[name] = true
+	} else {
+		delete(r.peers, name)
 	}
 }
 

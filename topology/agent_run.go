@@ -50,6 +50,7 @@ type agentRun struct {
 
 	draining bool            // the roster entry asks for it
 	empty    bool            // no client was there at the last look, which was after that
+	records  dcs.Snapshot    // the last that the store has of ours
 	peers    map[string]bool // live agents of the write service
 
 	instance   string // of this run

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +55,7 @@ func eventOf(name string, m record.Move) Event {
 // keeps the last 32 moves of each pooler, and a consumer that is slower than that misses some.
 //
 // Trouble with the store is no end: what happens meanwhile is yielded afterwards. A record that cannot be read is
-// passed over; a [View] names it. A non-nil error is the last pair.
+// passed over. A non-nil error is the last pair.
 func (o *Observer) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		if err := o.Validate(); err != nil {
@@ -65,8 +64,8 @@ func (o *Observer) Events(ctx context.Context) iter.Seq2[Event, error] {
 		}
 		told := map[string]heard{}
 		var last dcs.Snapshot
-		for s, err := range o.Store.Watch(ctx, path.Dir(record.HistoryKey(o.Path, "x"))) {
-			for _, e := range news(told, s, last) {
+		for s, err := range o.Store.Watch(ctx, record.HistoriesDir(o.Path)) {
+			for _, e := range news(o.Path, told, s, last) {
 				if !yield(e, nil) {
 					return
 				}
@@ -93,15 +92,15 @@ type moveID struct {
 func idOf(m record.Move) moveID { return moveID{m.At.UnixNano(), m.From, m.To, m.Cause, m.Epoch} }
 
 // news returns the moves in what has changed since old that were not told yet, the oldest first, and keeps them in mind.
-func news(told map[string]heard, s, old dcs.Snapshot) []Event {
+func news(path string, told map[string]heard, s, old dcs.Snapshot) []Event {
 	var out []Event
 	for key := range s.Changed(old) {
 		e, there := s.Get(key)
 		h, err := record.Decode[record.History](e)
-		if !there || err != nil {
+		name := record.PoolerOf(path, key)
+		if !there || err != nil || name == "" {
 			continue
 		}
-		name := path.Base(key)
 		known := told[name]
 		if known == nil {
 			known = heard{}

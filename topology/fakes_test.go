@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -300,7 +301,7 @@ func (b *bench) wait(d time.Duration) {
 
 func (b *bench) entry(key string) dcs.Entry {
 	b.Helper()
-	s, err := b.store.Get(b.Context(), record.Dir(demo))
+	s, err := b.store.Get(b.Context(), path.Dir(key))
 	if err != nil {
 		b.Fatal(err)
 	}

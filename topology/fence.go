@@ -30,8 +30,9 @@ type Fencer interface {
 //
 // When a whole node dies, Patroni and PostgreSQL in one moment, its claim lasts until Patroni's ttl is over: 20 s or more
 // in which clients are held. With a fencer that confirms at once it is over after After, the fencer's own time and an
-// election of some tenths of a second, where the dead host refuses connections. Where it does not answer at all, Patroni's
-// other members ask it in vain for 2 s before they elect, and each question here takes a second: some 4 s in all.
+// election of some tenths of a second, where the dead host refuses connections. Where it keeps silent instead, it takes
+// some 4 s more: Patroni's other members ask it in vain for 2 s before they elect, and here the first and the last question
+// take a second each.
 //
 // # What it cannot
 //

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -18,7 +19,7 @@ import (
 // Every method blocks until it is done or ctx has ended, and is safe to repeat, also after an error. A [*RefusedError]
 // says that nothing was changed, why, and what to do.
 //
-// Rights: to read and to write below /pgconvoy<Path>.
+// Rights: to read and to write below /pgconvoy<Path> and /pgconvoy-history<Path>.
 type Fleet struct {
 	Path  string // Patroni's namespace and scope: "/service/demo"
 	Store dcs.Store
@@ -56,7 +57,12 @@ func (f *Fleet) Remove(ctx context.Context, name string) error {
 				return err
 			}
 		}
-		if e, there := s.Get(record.HistoryKey(f.Path, name)); there {
+		key := record.HistoryKey(f.Path, name)
+		moves, err := f.Store.Get(ctx, path.Dir(key))
+		if err != nil {
+			return err
+		}
+		if e, there := moves.Get(key); there {
 			return f.Store.Delete(ctx, e.Key, e.Version)
 		}
 		return nil

@@ -18,7 +18,8 @@ import (
 
 // Observer reads a stack. It cannot write, by type, and delays nobody.
 //
-// Rights: to read the cluster's directory and /pgconvoy<Path>, and what Leaders and Console need.
+// Rights: to read the cluster's directory, /pgconvoy<Path> and, for Events, /pgconvoy-history<Path>, and what Leaders and
+// Console need.
 type Observer struct {
 	Path    string
 	Store   dcs.Reader

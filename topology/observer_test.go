@@ -109,7 +109,6 @@ func TestViewIsBounded(t *testing.T) {
 func TestViewOfAnUnreadableRecord(t *testing.T) {
 	for _, key := range []string{
 		record.OperationKey(demo), record.FleetKey(demo, "pgb-1"), record.PoolerKey(demo, "pgb-1"), record.ControlPlaneKey(demo, "cp-1"),
-		record.HistoryKey(demo, "pgb-1"),
 	} {
 		inBubble(t, func(b *bench) {
 			b.leads.set(proven("n1", addr1, epoch1))

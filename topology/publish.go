@@ -2,6 +2,7 @@ package topology
 
 import (
 	"context"
+	"errors"
 	"path"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -20,17 +21,24 @@ func publish[T any](ctx context.Context, s dcs.Store, key string, news <-chan T,
 			}
 		}
 		return s.Lease(ctx, func(ctx context.Context, w dcs.Writer) error {
-			snap, err := s.Get(ctx, path.Dir(key))
-			if err != nil {
-				return err
-			}
-			predecessor, _ := snap.Get(key) // a run that was killed leaves its entry until its lease ends
-			version := predecessor.Version
+			var version dcs.Version
+			fresh := true // nothing is written under this lease yet
 			for {
 				if last != nil {
-					if version, err = w.Put(ctx, key, encode(*last), version); err != nil {
+					next, err := w.Put(ctx, key, encode(*last), version)
+					if fresh && errors.Is(err, dcs.ErrConflict) {
+						// A run that was killed leaves its entry until its lease ends. It is looked for only here: a fleet
+						// that starts would read all of itself, each one for itself.
+						var snap dcs.Snapshot
+						if snap, err = s.Get(ctx, path.Dir(key)); err == nil {
+							predecessor, _ := snap.Get(key)
+							next, err = w.Put(ctx, key, encode(*last), predecessor.Version)
+						}
+					}
+					if err != nil {
 						return err
 					}
+					version, fresh = next, false
 				}
 				select {
 				case <-ctx.Done():

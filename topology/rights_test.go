@@ -87,14 +87,14 @@ func (w rightsWriter) Delete(ctx context.Context, key string, prev dcs.Version) 
 func TestRights(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		f := newFleet(b)
-		ours := record.Dir(demo)
+		ours, moves := record.Dir(demo), record.HistoriesDir(demo)
 		as := func(user string, s dcs.Store, write ...string) dcs.Store {
-			return rights{s, t, user, []string{demo, ours}, write}
+			return rights{s, t, user, append([]string{demo, ours}, write...), write}
 		}
 		for _, name := range []string{"pgb-3", "pgb-4"} {
 			p := &fakePooler{state: pooler.State{Target: pooler.Target{Hosts: f.poolers[0].state.Target.Hosts, Mark: epoch1.String()}}}
 			a := b.agent(name, p)
-			a.Store, a.Patroni = as("agent", b.store, ours), b.client()
+			a.Store, a.Patroni = as("agent", b.store, ours, moves), b.client()
 			if name == "pgb-4" {
 				a.Service = Read
 			}

@@ -122,7 +122,6 @@ type PoolerView struct {
 	Error     string           `json:"error,omitempty"`
 	Draining  bool             `json:"draining,omitempty"` // an operator takes it out of service: [Fleet.Drain]
 	Empty     bool             `json:"empty,omitempty"`    // and no client is left
-	Last      *Event           `json:"last,omitempty"`     // its last move; nil: none is recorded
 	Pool      *PoolView        `json:"pool,omitempty"`     // nil: its console was not asked, or not yet
 	Seen      Seen             `json:"seen"`               // its registration, else its roster entry
 }

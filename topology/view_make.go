@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
@@ -31,31 +30,11 @@ type records struct {
 	planes    map[string]record.ControlPlane
 	operation record.Operation
 	operates  bool
-	moves     map[string]lastMove // by pooler
-	unread    error               // what could not be decoded
+	unread    error // what could not be decoded
 }
 
-// lastMove is the end of a pooler's history.
-type lastMove struct {
-	event *Event // nil: it has none
-	err   error
-}
-
-// saw takes a level of our own directory. Histories are long and seldom change: only those that did are decoded.
+// saw takes a level of our own directory.
 func (p *parts) saw(s dcs.Snapshot) {
-	if p.moves == nil {
-		p.moves = map[string]lastMove{}
-	}
-	for key := range s.Changed(p.ours) {
-		name, ok := strings.CutPrefix(key, record.HistoryKey(p.path, ""))
-		if !ok {
-			continue
-		}
-		delete(p.moves, name)
-		if e, there := s.Get(key); there {
-			p.moves[name] = lastOf(name, e)
-		}
-	}
 	p.ours = s
 	var errs [4]error
 	p.fleet, errs[0] = record.FleetOf(s, p.path)
@@ -64,18 +43,6 @@ func (p *parts) saw(s dcs.Snapshot) {
 	p.operation, p.operates, errs[3] = record.OperationOf(s, p.path)
 	p.operates = p.operates && errs[3] == nil
 	p.unread = errors.Join(errs[:]...)
-	for _, name := range slices.Sorted(maps.Keys(p.moves)) {
-		p.unread = errors.Join(p.unread, p.moves[name].err)
-	}
-}
-
-func lastOf(name string, e dcs.Entry) lastMove {
-	h, err := record.Decode[record.History](e)
-	if err != nil || len(h.Moves) == 0 {
-		return lastMove{err: err}
-	}
-	last := eventOf(name, h.Moves[len(h.Moves)-1])
-	return lastMove{event: &last}
 }
 
 // view puts the parts together.
@@ -152,7 +119,7 @@ func (p *parts) own(v *View) {
 		pv := PoolerView{
 			Name: name, Service: f.Service, Addr: f.Address, Live: live, State: PoolerState(a.State), Target: list(a.Target),
 			Epoch: a.Epoch, Operation: a.Operation, Since: a.Since, Reason: a.Reason, Error: a.Error,
-			Draining: f.Draining, Empty: f.Draining && a.Draining && a.Empty, Last: p.moves[name].event, Pool: p.pools[name],
+			Draining: f.Draining, Empty: f.Draining && a.Draining && a.Empty, Pool: p.pools[name],
 			Seen: seen(p.ours, record.FleetKey(p.path, name)),
 		}
 		if live {

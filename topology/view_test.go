@@ -79,9 +79,6 @@ func TestViewOfTheUnplanned(t *testing.T) {
 			{Member: "n2", Fresh: true, Lag: 20 * time.Millisecond}, {Member: "n3", Proof: patroni.Proof{Err: errDead}},
 		}
 		b.leads.set(l)
-		b.put(record.HistoryKey(demo, "pgb-1"), record.Encode(&record.History{Moves: []record.Move{
-			{At: time.Now(), From: "routed", To: "held", Cause: "first"}, {At: time.Now(), From: "held", To: "routed", Cause: "second"},
-		}}))
 		v := (&Observer{Path: demo, Store: b.store, Leaders: b.leads}).View(b.Context())
 		lv := v.Leadership
 		if lv.TTL != l.TTL || *lv.Failover != (FailoverView{From: "n1", To: "n2", Revision: 77}) || !lv.Outage.Failsafe || lv.Outage.Reason != "n1 goes on" {
@@ -89,9 +86,6 @@ func TestViewOfTheUnplanned(t *testing.T) {
 		}
 		if n2, n3 := v.Members[1], v.Members[2]; !n2.Fresh || n2.Lag != 20*time.Millisecond || n3.Fresh || n3.Error != errDead.Error() {
 			t.Errorf("members %+v", v.Members)
-		}
-		if last := v.Poolers[0].Last; last == nil || last.Cause != "second" || v.Poolers[1].Last != nil && v.Poolers[1].Last.Cause == "second" {
-			t.Errorf("last moves %+v, %+v", last, v.Poolers[1].Last)
 		}
 		for _, part := range []string{"a change from n1 to n2", "n1 goes on", "fresh, 20ms behind", "connection refused"} {
 			if !strings.Contains(v.String(), part) {
@@ -109,7 +103,6 @@ func TestViewAsJSON(t *testing.T) {
 		b.enlist("pgb-1", "write", 1)
 		b.put(demo+"/members/n1", []byte(`{"conn_url":"postgres://10.0.0.1:5432/postgres","state":"running","role":"primary"}`))
 		b.put(record.ControlPlaneKey(demo, "cp-1"), []byte(`{"v":1,"services":{"write":{"version":"x"}}}`))
-		b.put(record.HistoryKey(demo, "pgb-1"), record.Encode(&record.History{Moves: []record.Move{{To: "failed"}}}))
 		o.Console = func(context.Context, string, netip.AddrPort) (pooler.State, error) {
 			return pooler.State{Version: "1.24.1"}, nil
 		}

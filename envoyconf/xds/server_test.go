@@ -123,9 +123,13 @@ func TestRejectedIsNotSentAgain(t *testing.T) {
 		r := set(t, s, "read", endpoints("10.0.0.1:6433"))
 		c := k.dial(t, addr, "envoy-1")
 		c.subscribe(nil, "write", "read")
-		responses := 0
-		for ; responses < 2; responses++ { // each service once; the rejection of one does not touch the other
+		refused := false
+		for range 2 { // each service once; the rejection of one does not touch the other
 			if m := next(t, c); m.resources["write"] > 0 {
+				if refused {
+					t.Fatal("what was rejected was sent again")
+				}
+				refused = true
 				c.nack(m, "no taste for it")
 			} else {
 				c.ack(m)

@@ -10,6 +10,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // stream is one connected Envoy: what it asked for, has, and refused. It is the cache and the callbacks of a protocol
@@ -144,7 +146,8 @@ func (st *stream) flush() {
 	for service := range st.wanted {
 		p, ok := st.server.services[service]
 		c := content{service, p.version}
-		if !ok || st.has[service] == c.version || st.rejected[service].version == c.version || st.awaits(c) {
+		refused := st.rejected[service].version == c.version && !mutant.Is("law9-refused-is-not-sent-again")
+		if !ok || st.has[service] == c.version || refused || st.awaits(c) {
 			continue
 		}
 		offer := st.offer

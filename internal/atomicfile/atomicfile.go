@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/pgconvoy/pgconvoy/internal/mutant"
 )
 
 // lockWait bounds how long Update waits for another process that is updating a file of the same directory.
@@ -57,6 +59,9 @@ func replace(path string, data []byte, perm fs.FileMode, sync bool) (err error) 
 		if err := keepOwner(tmp, old); err != nil {
 			return fmt.Errorf("keep the owner of %s: %w", path, err)
 		}
+	}
+	if mutant.Is("law11-files-are-private") {
+		perm |= 0o044
 	}
 	if err := tmp.Chmod(perm); err != nil {
 		return err

@@ -1,15 +1,24 @@
 package record
 
 import (
+	"errors"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
-// HistoryKey is where a pooler's moves are. It has no lease: it outlives the agent that wrote it.
-func HistoryKey(path, name string) string { return Dir(path) + "/history/" + name }
+// HistoriesDir is the directory of the moves of all poolers. It is outside Dir: all agents watch that one, and what each
+// of them did would go to all others.
+func HistoriesDir(path string) string { return "/pgconvoy-history" + path }
+
+// HistoryKey is where a pooler's moves are, in a directory of their own. They have no lease: they outlive the agent that
+// wrote them.
+func HistoryKey(path, name string) string { return HistoriesDir(path) + "/" + name + historyName }
+
+const historyName = "/moves"
 
 // AcceptedKey is where an operator's word is about a leadership that no agent follows by itself.
 func AcceptedKey(path string) string { return Dir(path) + "/accepted" }
@@ -48,9 +57,33 @@ type Accepted struct {
 func (r *History) stamp()  { r.V = version }
 func (r *Accepted) stamp() { r.V = version }
 
-// HistoriesOf returns the moves of all poolers.
+// PoolerOf is whose moves are at a key in HistoriesDir; empty: nobody's of this cluster.
+func PoolerOf(path, key string) string {
+	name, ok := strings.CutPrefix(key, HistoriesDir(path)+"/")
+	name, moves := strings.CutSuffix(name, historyName)
+	if !ok || !moves || strings.Contains(name, "/") { // of a Citus group below
+		return ""
+	}
+	return name
+}
+
+// HistoriesOf returns the moves of all poolers in a snapshot of HistoriesDir(path), and which cannot be read.
 func HistoriesOf(s dcs.Snapshot, path string) (map[string]History, error) {
-	return all[History](s, Dir(path)+"/history")
+	out := map[string]History{}
+	var errs []error
+	for e := range s.All(HistoriesDir(path)) {
+		name := PoolerOf(path, e.Key)
+		if name == "" {
+			continue
+		}
+		h, err := Decode[History](e)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out[name] = h
+	}
+	return out, errors.Join(errs...)
 }
 
 // AcceptedOf returns the operator's word; false: there is none.

@@ -73,7 +73,8 @@ func (s *Stack) openStore(ctx context.Context) (*store, error) {
 	st.connection = &connection{c.Store, c.remove, func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		return errors.Join(c.remove(ctx, s.spec.Path), c.remove(ctx, record.Dir(s.spec.Path)), c.close())
+		return errors.Join(c.remove(ctx, s.spec.Path), c.remove(ctx, record.Dir(s.spec.Path)),
+			c.remove(ctx, record.HistoriesDir(s.spec.Path)), c.close())
 	}}
 	return st, nil
 }

@@ -22,17 +22,6 @@ import (
 	"github.com/pgconvoy/pgconvoy/topology/topologytest"
 )
 
-// TestChaos: whatever happens, one thing after the other, nothing is lost and nobody is served by two primaries.
-func TestChaos(t *testing.T) {
-	s := shared.Start(t)
-	underLoad(t, s, func() {
-		for i, step := range s.Chaos(17, 30*time.Second) {
-			t.Logf("%d. %v", i+1, step)
-		}
-		s.Await(s.Whole)
-	})
-}
-
 // few are faults of all kinds: with and without choices, with and without an undo, and a Hold.
 func few() []topologytest.Fault {
 	frozen := topologytest.FreezePrimary()

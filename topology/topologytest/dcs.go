@@ -53,18 +53,16 @@ func (s *Stack) program() string {
 // store is a pattern for all servers of the store.
 func (s *Stack) store() string { return s.program() + "-*" }
 
-// StoreLeader is the name of the etcd server that leads; of other stores nobody is asked who does.
+// StoreLeader is the name of the store's server that leads.
 func (s *Stack) StoreLeader() string {
 	s.t.Helper()
-	var name string
-	s.etcd("the etcd servers' leader", func(ctx context.Context, c *clientv3.Client) error {
-		i, _, err := leader(ctx, c)
-		if err == nil {
-			name = s.members()[i]
-		}
-		return err
-	})
-	return name
+	ctx, cancel := context.WithTimeout(s.t.Context(), s.o.limit())
+	defer cancel()
+	i, err := s.storeLeader(ctx)
+	if err != nil {
+		s.t.Fatalf("topologytest: the store's leader: %v", err)
+	}
+	return s.members()[i]
 }
 
 // MoveStoreLeader has another etcd server lead, in an orderly way. (Kill StoreLeader for the other way.)
@@ -72,17 +70,17 @@ func (s *Stack) MoveStoreLeader() {
 	s.t.Helper()
 	s.mark("move the etcd leader")
 	s.etcd("moving the etcd servers' leader", func(ctx context.Context, c *clientv3.Client) error {
-		i, id, err := leader(ctx, c)
+		i, err := s.storeLeader(ctx)
 		if err != nil {
 			return err
 		}
+		c.SetEndpoints(c.Endpoints()[i]) // the leader itself must be asked
 		list, err := c.MemberList(ctx)
 		if err != nil {
 			return err
 		}
 		for _, m := range list.Members {
-			if m.ID != id {
-				c.SetEndpoints(c.Endpoints()[i]) // the leader itself must be asked
+			if m.ID != list.Header.MemberId {
 				_, err = c.MoveLeader(ctx, m.ID)
 				return err
 			}
@@ -119,18 +117,4 @@ func (s *Stack) etcd(what string, do func(ctx context.Context, c *clientv3.Clien
 	if err != nil {
 		s.t.Fatalf("topologytest: %s: %v", what, err)
 	}
-}
-
-// leader is the place of the endpoint that leads, and its id.
-func leader(ctx context.Context, c *clientv3.Client) (int, uint64, error) {
-	var errs []error
-	for i, e := range c.Endpoints() {
-		st, err := c.Status(ctx, e)
-		if err != nil {
-			errs = append(errs, err)
-		} else if st.Leader == st.Header.MemberId {
-			return i, st.Leader, nil
-		}
-	}
-	return 0, 0, errors.Join(append(errs, errors.New("no etcd server leads"))...)
 }

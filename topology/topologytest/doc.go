@@ -46,6 +46,14 @@
 // Each fault returns its undo, which may be left to the end of the test: there
 // all that is left is undone, the last fault first.
 //
+// Processes are killed, asked to end or frozen ([Stack.Kill], [Stack.Terminate],
+// [Stack.Freeze]), links are cut, made deaf or slow ([Stack.Cut],
+// [Stack.HalfOpen], [Stack.Delay], [Stack.Throttle], [Stack.Isolate]), the store
+// loses its majority, its leader or its past ([Stack.LoseQuorum],
+// [Stack.StoreLeader], [Stack.CompactStore]), and a node hangs, lags, is
+// promoted by hand or has no room left ([Stack.HangPromote],
+// [Stack.HangRestore], [Stack.PauseReplay], [Stack.Promote], [Stack.FillDisk]).
+//
 // [Stack.Chaos] does faults at random: the same seed gives the same sequence,
 // and a test that fails shows both.
 //

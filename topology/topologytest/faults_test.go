@@ -66,21 +66,6 @@ func TestLinks(t *testing.T) {
 		heal()
 		s.Await(s.Whole)
 	})
-	t.Run("probe of one agent", func(t *testing.T) {
-		heal := s.Cut("pgb-1/agent", s.Primary())
-		s.Await(func(v topology.View) bool { return pooler(v, "pgb-1").State == topology.Held })
-		if st := pooler(s.View(), "pgb-2").State; st != topology.Routed {
-			t.Errorf("pgb-2 is %s, its own probe works", st)
-		}
-		heal()
-		s.Await(topologytest.Routed)
-	})
-	t.Run("an agent's store", func(t *testing.T) {
-		heal := s.HalfOpen("pgb-1/agent", "etcd-*", topologytest.Both)
-		s.Await(func(v topology.View) bool { return !pooler(v, "pgb-1").Live })
-		heal()
-		s.Await(topologytest.Routed)
-	})
 	t.Run("delay", func(t *testing.T) {
 		undo := s.Delay("client", "envoy", 300*time.Millisecond, 0)
 		began := time.Now()
@@ -140,83 +125,56 @@ func awaitRunning(t *testing.T, s *topologytest.Stack, component string) {
 	})
 }
 
-// TestNodeIsolated: a primary that the network parts from everybody is replaced, and follows when it is back.
-func TestNodeIsolated(t *testing.T) {
-	s := shared.Start(t)
-	underLoad(t, s, func() {
-		old := s.Leader()
-		heal := s.Isolate(old)
-		s.Await(func(v topology.View) bool { return topologytest.Routed(v) && v.Leadership.Member != old })
-		heal()
-		s.Await(s.Whole)
-	})
-}
-
-// TestStoreFaults: three etcd servers lose a leader, the majority, and their past, while clients write.
-func TestStoreFaults(t *testing.T) {
-	s := topologytest.Start(t, topologytest.Options{
-		Members: 3,
-		Spec:    topology.Spec{Nodes: topology.NodesNamed(2), Poolers: topology.PoolersNamed(2, 0)},
-	})
-	r := underLoad(t, s, func() {
-		old := s.StoreLeader()
-		s.MoveStoreLeader()
-		if now := s.StoreLeader(); now == old {
-			t.Errorf("%s still leads", now)
-		}
-		s.CompactStore()
-		undo := s.Kill(s.StoreLeader())
-		s.Await(topologytest.Routed)
-		undo()
-		undo = s.LoseQuorum()
-		s.Await(func(v topology.View) bool { return v.Stale != "" })
-		undo()
-		s.Await(func(v topology.View) bool { return v.Stale == "" && s.Whole(v) })
-	})
-	if r.Failed > 0 {
-		t.Errorf("%d transactions failed (%s): trouble with the store alone moves nobody", r.Failed, r.FirstError)
-	}
-}
-
-// TestHangs: a node that holds the key and cannot be promoted is not taken for a primary.
+// TestHangs: a node that holds the key and waits for its archive is not taken for a primary.
 func TestHangs(t *testing.T) {
 	s := shared.Start(t)
-	for name, hang := range map[string]func(node string) topologytest.Undo{
-		"pre_promote": s.HangPromote, "restore_command": s.HangRestore,
-	} {
-		t.Run(name, func(t *testing.T) {
-			s.Await(s.Whole)
-			next := s.Standby()
-			undo := hang(next)
-			s.Kill(s.Primary())
-			s.Await(func(v topology.View) bool { return v.Leadership.Member == next })
-			v := s.View()
-			if v.Leadership.Phase == patroni.Writable.String() {
-				t.Errorf("%s is writable, while its %s hangs", next, name)
-			}
-			undo()
-			s.Await(func(v topology.View) bool { return topologytest.Routed(v) && v.Leadership.Member == next })
-		})
+	s.Await(s.Whole)
+	next := s.Standby()
+	undo := s.HangRestore(next)
+	s.Kill(s.Primary())
+	s.Await(func(v topology.View) bool { return v.Leadership.Member == next })
+	if v := s.View(); v.Leadership.Phase == patroni.Writable.String() {
+		t.Errorf("%s is writable, while its restore_command hangs", next)
 	}
+	undo()
+	s.Await(func(v topology.View) bool { return topologytest.Routed(v) && v.Leadership.Member == next })
 }
 
-// TestDiskFull: a primary without a byte of room takes no writes, and serves again when there is room.
+// TestDiskFull: a primary without a byte of room takes no writes, and serves again when there is room. What it had
+// acknowledged is there, and nobody was moved: there is nobody else.
 func TestDiskFull(t *testing.T) {
 	s := topologytest.Start(t, topologytest.Options{
 		Disk: 400 << 20,
 		Spec: topology.Spec{Nodes: topology.NodesNamed(1), Poolers: topology.PoolersNamed(1, 0)},
 	})
+	one := func(_ testing.TB, s *topologytest.Stack) { s.MoveStoreLeader() }
+	if said := fatal(t, s, one); !strings.Contains(said, "Options.Members makes more") {
+		t.Errorf("%q, want an error that says how to have more servers", said)
+	}
 	if err := query(t, s.WriteDSN(), "CREATE TABLE filler (x text)"); err != nil {
 		t.Fatal(err)
 	}
-	undo := s.FillDisk("n1")
-	await(t, "the disk is full", func() bool {
-		err := query(t, s.WriteDSN(), "INSERT INTO filler SELECT repeat(md5(i::text), 100) FROM generate_series(1, 10000) i")
-		pg, ok := errors.AsType[*pgconn.PgError](err)
-		return ok && pg.Code == "53100"
+	e := &evidence{services: map[string]string{"pgb-1": topology.Write.String()}}
+	follow := leaderships(t, s)
+	e.report = underLoad(t, s, func() {
+		e.began = time.Now()
+		undo := s.FillDisk("n1")
+		await(t, "the disk is full", func() bool {
+			err := query(t, s.WriteDSN(), "INSERT INTO filler SELECT repeat(md5(i::text), 100) FROM generate_series(1, 10000) i")
+			pg, ok := errors.AsType[*pgconn.PgError](err)
+			return ok && pg.Code == "53100"
+		})
+		undo()
+		ended := time.Now()
+		await(t, "it serves again", func() bool { return query(t, s.WriteDSN(), "INSERT INTO filler VALUES ('x')") == nil })
+		s.Await(topologytest.Routed)
+		e.recovery = time.Since(ended)
 	})
-	undo()
-	await(t, "it serves again", func() bool { return query(t, s.WriteDSN(), "INSERT INTO filler VALUES ('x')") == nil })
+	e.epochs = follow()
+	e.histories, _ = histories(t, s, e.began)
+	for _, v := range violations(e, clients) {
+		t.Error(v)
+	}
 }
 
 // TestMisuse: what cannot be is refused with what there is.
@@ -226,7 +184,7 @@ func TestMisuse(t *testing.T) {
 		name, want string
 		do         func(tb testing.TB, s *topologytest.Stack)
 	}{
-		{"unknown component", `there is no component "n9", but cp-1, envoy, etcd-1, n1, `, func(_ testing.TB, s *topologytest.Stack) { s.Kill("n9") }},
+		{"unknown component", `there is no component "n9", but cp-1, envoy, etcd-1, etcd-2, etcd-3, n1, `, func(_ testing.TB, s *topologytest.Stack) { s.Kill("n9") }},
 		{"unknown link", "there is no such link, but [client -> envoy", func(_ testing.TB, s *topologytest.Stack) { s.Cut("pgb-1", "n9/postgres") }},
 		{"bad pattern", "syntax error in pattern", func(_ testing.TB, s *topologytest.Stack) { s.Cut("[", "envoy") }},
 		{"bad latency", "latency -1s is not", func(_ testing.TB, s *topologytest.Stack) { s.Delay("client", "envoy", -time.Second, 0) }},
@@ -235,7 +193,9 @@ func TestMisuse(t *testing.T) {
 		{"frozen already", "envoy is frozen already", func(_ testing.TB, s *topologytest.Stack) { s.Freeze("envoy"); s.Freeze("envoy") }},
 		{"no disk", "Options.Disk is not set", func(_ testing.TB, s *topologytest.Stack) { s.FillDisk("n1") }},
 		{"hangs already", "it does so already", func(_ testing.TB, s *topologytest.Stack) { s.HangPromote("n1"); s.HangPromote("n1") }},
-		{"one server", "Options.Members makes more", func(_ testing.TB, s *topologytest.Stack) { s.MoveStoreLeader() }},
+		{"replay of nobody", "there is no such node", func(_ testing.TB, s *topologytest.Stack) { s.PauseReplay("n9") }},
+		{"replay of the primary", "which replays nothing", func(_ testing.TB, s *topologytest.Stack) { s.PauseReplay(s.Leader()) }},
+		{"promotion of nobody", `there is no component "n9/patroni"`, func(_ testing.TB, s *topologytest.Stack) { s.Promote("n9") }},
 		{"unknown node", `the stack has no "n9"`, func(_ testing.TB, s *topologytest.Stack) { s.DirectDSN("n9") }},
 		{"bad load", "Load.Writers is -1", func(tb testing.TB, s *topologytest.Stack) { s.Write(tb, ledger.Load{Writers: -1}) }},
 	} {

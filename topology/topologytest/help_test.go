@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgconvoy/pgconvoy/topology"
+	"github.com/pgconvoy/pgconvoy/topology/topologytest"
 )
 
 func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
@@ -91,4 +92,12 @@ func (e *ending) Skipf(format string, args ...any)  { e.end("skipped", format, a
 func (e *ending) end(how, format string, args []any) {
 	e.how, e.said = how, fmt.Sprintf(format, args...)
 	runtime.Goexit()
+}
+
+// storeOf is a pattern for all servers of the store.
+func storeOf(s *topologytest.Stack) string {
+	if kind := s.DCS().Kind; kind == "consul" || kind == "zookeeper" {
+		return kind + "-*"
+	}
+	return "etcd-*"
 }

@@ -69,23 +69,20 @@ func turnOf(seed uint64, n int, faults []Fault) turn {
 func (s *Stack) Faults() []Fault {
 	faults := []Fault{
 		KillPrimary(), FreezePrimary(), KillPatroni(),
-		KillPooler(), KillAgent(), FreezeAgent(), KillControlPlane(), KillEnvoy(),
+		KillPooler(), FreezePooler(), KillAgent(), FreezeAgent(), KillControlPlane(), KillEnvoy(),
 	}
 	linked, replicated := s.links != nil, len(s.Spec().Nodes) > 1
 	if replicated {
-		faults = append(faults, KillStandby())
+		faults = append(faults, KillNode(), KillStandby())
 	}
 	if linked {
-		faults = append(faults, CutPatroniFromStore(), CutAgentFromStore(), DelayStore())
+		faults = append(faults, CutPatroniFromStore(), CutAgentFromStore(), CutAgentFromPrimary(), DelayStore())
 	}
 	if replicated && linked {
-		faults = append(faults, CutReplication(), IsolateStandby())
+		faults = append(faults, CutReplication(), IsolateStandby(), PauseReplay())
 	}
 	if len(s.members()) > 2 {
-		if s.program() == "etcd" {
-			faults = append(faults, KillStoreLeader())
-		}
-		faults = append(faults, LoseQuorum())
+		faults = append(faults, KillStoreLeader(), LoseQuorum())
 	}
 	return faults
 }
@@ -112,6 +109,16 @@ func KillPatroni() Fault {
 	}}
 }
 
+// KillNode kills the whole node of the primary, for up to 40 s: with Patroni's usual ttl it comes back as the primary, or
+// as a replica of another one.
+func KillNode() Fault {
+	return Fault{
+		Name:   "KillNode",
+		Inject: func(s *Stack, _ *rand.Rand) Undo { return s.Kill(s.Leader()) },
+		Hold:   [2]time.Duration{time.Second, 40 * time.Second},
+	}
+}
+
 // KillStandby kills the whole node that would take over ([Stack.Standby]).
 func KillStandby() Fault {
 	return Fault{Name: "KillStandby", Inject: func(s *Stack, _ *rand.Rand) Undo { return s.Kill(s.Standby()) }}
@@ -120,6 +127,11 @@ func KillStandby() Fault {
 // KillPooler kills any PgBouncer.
 func KillPooler() Fault {
 	return Fault{Name: "KillPooler", Inject: func(s *Stack, r *rand.Rand) Undo { return s.Kill(anyPooler(s, r)) }}
+}
+
+// FreezePooler stops any PgBouncer: its clients wait, and new ones go elsewhere once Envoy notices.
+func FreezePooler() Fault {
+	return Fault{Name: "FreezePooler", Inject: func(s *Stack, r *rand.Rand) Undo { return s.Freeze(anyPooler(s, r)) }}
 }
 
 // KillAgent kills the agent of any PgBouncer.
@@ -150,7 +162,7 @@ func KillEnvoy() Fault {
 	}
 }
 
-// KillStoreLeader kills the etcd server that leads.
+// KillStoreLeader kills the store's server that leads. With Consul that may be the one that the primary's Patroni uses.
 func KillStoreLeader() Fault {
 	return Fault{Name: "KillStoreLeader", Inject: func(s *Stack, _ *rand.Rand) Undo { return s.Kill(s.StoreLeader()) }}
 }
@@ -187,11 +199,24 @@ func CutAgentFromStore() Fault {
 	}
 }
 
+// CutAgentFromPrimary cuts the agent of any PgBouncer off from the primary's PostgreSQL: it cannot tell that from the end
+// of the primary.
+func CutAgentFromPrimary() Fault {
+	return Fault{Name: "CutAgentFromPrimary", Inject: func(s *Stack, r *rand.Rand) Undo {
+		return s.Cut(anyPooler(s, r)+"/agent", s.Primary())
+	}}
+}
+
 // CutReplication cuts all replicas off from the primary.
 func CutReplication() Fault {
 	return Fault{Name: "CutReplication", Inject: func(s *Stack, _ *rand.Rand) Undo {
 		return s.Cut("replicas", s.Primary())
 	}}
+}
+
+// PauseReplay stops the replay of the node that would take over ([Stack.Standby]).
+func PauseReplay() Fault {
+	return Fault{Name: "PauseReplay", Inject: func(s *Stack, _ *rand.Rand) Undo { return s.PauseReplay(s.Standby()) }}
 }
 
 // IsolateStandby parts the node that would take over ([Stack.Standby]) from all others.

@@ -5,61 +5,36 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pgconvoy/pgconvoy/topology"
 	"github.com/pgconvoy/pgconvoy/topology/local"
 	"github.com/pgconvoy/pgconvoy/topology/topologytest"
 )
 
-// TestOtherStores: a stack on three servers of Consul or ZooKeeper loses one of them, the majority, and one agent's way to
-// them, while clients write.
-func TestOtherStores(t *testing.T) {
-	for _, kind := range []string{"consul", "zookeeper"} {
-		t.Run(kind, func(t *testing.T) {
-			s := topologytest.Start(t, topologytest.Options{
-				DCS: kind, Members: 3,
-				Spec: topology.Spec{Nodes: topology.NodesNamed(2), Poolers: topology.PoolersNamed(2, 0)},
-			})
-			if d := s.DCS(); d.Kind != kind || len(d.Endpoints) != 3 {
-				t.Errorf("the store is %v", d)
-			}
-			for _, want := range []topologytest.Link{
-				{From: "n1/patroni", To: kind + "-1"}, {From: "pgb-1/agent", To: kind + "-3"}, {From: "cp-1", To: kind + "-2"},
-			} {
-				if !slices.Contains(s.Links(), want) {
-					t.Errorf("there is no link %v", want)
-				}
-			}
-			var names []string
-			for _, f := range s.Faults() {
-				names = append(names, f.Name)
-			}
-			if slices.Contains(names, "KillStoreLeader") || !slices.Contains(names, "LoseQuorum") {
-				t.Errorf("faults %v", names)
-			}
-			for what, do := range map[string]func(s *topologytest.Stack){
-				"the etcd servers' leader": func(s *topologytest.Stack) { s.StoreLeader() }, "compacting etcd": (*topologytest.Stack).CompactStore,
-			} {
-				if e := apart(t, func(tb testing.TB) { do(s.For(tb)) }); e.how != "failed" || !strings.Contains(e.said, what+": the store is "+kind) {
-					t.Errorf("%s: %s with %q", what, e.how, e.said)
-				}
-			}
-			r := underLoad(t, s, func() {
-				heal := s.HalfOpen("pgb-1/agent", kind+"-*", topologytest.Both)
-				s.Await(func(v topology.View) bool { return !pooler(v, "pgb-1").Live })
-				heal()
-				s.Await(topologytest.Routed)
-				undo := s.Kill(kind + "-3") // which no Patroni depends on
-				s.Await(topologytest.Routed)
-				undo()
-				undo = s.LoseQuorum()
-				s.Await(func(v topology.View) bool { return v.Stale != "" })
-				undo()
-				s.Await(func(v topology.View) bool { return v.Stale == "" && s.Whole(v) })
-			})
-			if r.Failed > 0 {
-				t.Errorf("%d transactions failed (%s): trouble with the store alone moves nobody", r.Failed, r.FirstError)
-			}
-		})
+// otherStore: what the kit knows of a store that is not etcd.
+func otherStore(t *testing.T, s *topologytest.Stack, kind string) {
+	t.Helper()
+	if d := s.DCS(); d.Kind != kind || len(d.Endpoints) != 3 {
+		t.Errorf("the store is %v", d)
+	}
+	for _, want := range []topologytest.Link{
+		{From: "n1/patroni", To: kind + "-1"}, {From: "pgb-1/agent", To: kind + "-3"}, {From: "cp-1", To: kind + "-2"},
+	} {
+		if !slices.Contains(s.Links(), want) {
+			t.Errorf("there is no link %v", want)
+		}
+	}
+	var names []string
+	for _, f := range s.Faults() {
+		names = append(names, f.Name)
+	}
+	if !slices.Contains(names, "KillStoreLeader") || !slices.Contains(names, "LoseQuorum") {
+		t.Errorf("faults %v", names)
+	}
+	for what, do := range map[string]func(s *topologytest.Stack){
+		"moving the etcd servers' leader": (*topologytest.Stack).MoveStoreLeader, "compacting etcd": (*topologytest.Stack).CompactStore,
+	} {
+		if e := apart(t, func(tb testing.TB) { do(s.For(tb)) }); e.how != "failed" || !strings.Contains(e.said, what+": the store is "+kind) {
+			t.Errorf("%s: %s with %q", what, e.how, e.said)
+		}
 	}
 }
 
