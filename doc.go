@@ -1,5 +1,5 @@
 // Package pgconvoy is the map of an SDK for highly available PostgreSQL: clients -> Envoy -> a fleet of PgBouncers -> a
-// Patroni cluster, with etcd as the configuration store. It holds no code; import what you need:
+// Patroni cluster, with etcd, Consul or ZooKeeper as the configuration store. It holds no code; import what you need:
 //
 //   - [github.com/pgconvoy/pgconvoy/topology/local] runs a whole stack on this machine;
 //   - [github.com/pgconvoy/pgconvoy/topology] has the roles that a stack is made of, and the seams between them;

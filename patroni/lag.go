@@ -82,11 +82,13 @@ func (s *Source) lagSpan() time.Duration {
 	return defaultLag
 }
 
-// inTime reports whether a replica has replayed what it must have, and how far it is behind. A prober that tells no
-// positions asks for nothing.
-func (w *sourceWatch) inTime(p Proof) (bool, time.Duration) {
+// inTime reports whether a replica has replayed what it must have, and how far it is behind. Of one that was late more is
+// asked, so that it does not come and go. A prober that tells no positions asks for nothing.
+func (w *sourceWatch) inTime(pr *probe, p Proof) (bool, time.Duration) {
 	if p.LSN == 0 || p.Err != nil {
 		return true, 0
 	}
-	return w.MaxLag < 0 || w.written.reached(p.LSN), w.written.behind(p.LSN)
+	lag := w.written.behind(p.LSN)
+	pr.late = w.MaxLag >= 0 && (!w.written.reached(p.LSN) || pr.late && lag > w.lagSpan()/2)
+	return !pr.late, lag
 }

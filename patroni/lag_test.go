@@ -58,6 +58,34 @@ func TestAReplicaThatLags(t *testing.T) {
 	})
 }
 
+// A replica at the bound does not come and go: once late it has to catch up well.
+func TestAReplicaAtTheBound(t *testing.T) {
+	reads(t, func(s *scene) {
+		defer s.watch()()
+		s.after(time.Second, patroni.Writable)
+		start := time.Now()
+		behind := func(d time.Duration) uint64 { return uint64(time.Minute + time.Since(start) - d) }
+		play := func(lag, span time.Duration) {
+			for end := time.Now().Add(span); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				s.ask.set(n1, at(behind(0), primary(3)))
+				s.ask.set(n2, at(behind(lag), replica(3)))
+			}
+		}
+		play(1800*time.Millisecond, 5*time.Second)
+		s.fresh(0, true) // never late
+		play(2500*time.Millisecond, time.Second)
+		s.fresh(0, false)
+		play(1800*time.Millisecond, 5*time.Second)
+		s.fresh(0, false)
+		play(1200*time.Millisecond, 5*time.Second)
+		s.fresh(0, false)
+		play(800*time.Millisecond, time.Second)
+		s.fresh(0, true)
+		play(1800*time.Millisecond, 5*time.Second)
+		s.fresh(0, true)
+	})
+}
+
 // A primary that always writes has replicas that are always a little behind.
 func TestAReplicaThatKeepsUp(t *testing.T) {
 	for _, c := range []struct {
@@ -196,13 +224,14 @@ func TestALagIsRememberedWell(t *testing.T) {
 			}
 			all := []sample{{time.Now(), 1000}}
 			theirs, ours := uint64(1000), uint64(1000)
+			fresh, still := true, true // at the last look, and its position is that of then
 			for range 200 {
 				time.Sleep(time.Duration(rnd.IntN(100)+5) * time.Millisecond)
 				if rnd.IntN(3) > 0 {
 					ours += rnd.Uint64N(1000)
 				}
 				s.ask.set(n1, at(ours, primary(3)))
-				if rnd.IntN(15) == 0 {
+				if still = rnd.IntN(15) > 0; !still {
 					theirs = min(ours, theirs+rnd.Uint64N(20000))
 					s.ask.set(n2, at(theirs, replica(3)))
 				}
@@ -210,6 +239,7 @@ func TestALagIsRememberedWell(t *testing.T) {
 				now := time.Now()
 				all = append(all, sample{now, ours})
 				must, may := all[0].lsn, all[0].lsn // replayed for sure, and perhaps
+				again, mayAgain := must, may        // the same for one that was late
 				for _, a := range all {
 					if now.Sub(a.at) >= span+span/32 {
 						must = a.lsn
@@ -217,8 +247,21 @@ func TestALagIsRememberedWell(t *testing.T) {
 					if now.Sub(a.at) >= span-5*time.Millisecond {
 						may = a.lsn
 					}
+					if now.Sub(a.at) >= span/2+span/16 {
+						again = a.lsn
+					}
+					if now.Sub(a.at) >= span/2-span/16 {
+						mayAgain = a.lsn
+					}
 				}
 				r := s.now().Replicas[0]
+				if !fresh {
+					must = again
+				}
+				if !fresh || !still {
+					may = mayAgain
+				}
+				fresh = r.Fresh
 				if r.Fresh && theirs < must || !r.Fresh && theirs >= may {
 					t.Fatalf("seed %d: fresh is %v at %d, %v behind; must have %d and perhaps %d", seed, r.Fresh, theirs, r.Lag, must, may)
 				}

@@ -67,7 +67,8 @@ type Leadership struct {
 	Failover  Failover
 	Requested uint64
 
-	// Outage is what the members themselves say while the store does not answer. nil: it does, or nobody asked them.
+	// Outage is what the members themselves say while the store does not answer. nil: it does, nobody asks them, or nothing
+	// was heard of them yet.
 	Outage *Outage
 
 	Paused bool          // Patroni is in maintenance mode: it will not fail over

@@ -14,6 +14,7 @@ type probe struct {
 	addr   netip.AddrPort
 	stop   context.CancelFunc
 	newest atomic.Pointer[answer] // nil: none yet
+	late   bool                   // a replica's: it lags, and has not caught up since; for the watch's own goroutine
 }
 
 type answer struct {

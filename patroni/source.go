@@ -18,7 +18,8 @@ import (
 // asked after that read, that the holder is not in recovery and is the cluster's database; and a second read that
 // shows the same acquisition. A doubt is a lost or negative probe, another holder, another acquisition, or another
 // timeline. Trouble with the store alone is no doubt: the last proof stands and Stale says so, and meanwhile the members
-// themselves are asked what goes on ([Outage]): each over SQL, and the last holder at its REST API twice in a second.
+// themselves are asked what goes on ([Outage]): each over SQL, and the last holder at its REST API, every 2 s while the
+// primary was never lost and twice in a second after.
 type Source struct {
 	Store  dcs.Reader
 	Path   string
@@ -26,7 +27,8 @@ type Source struct {
 
 	Replicas bool // also look at the replicas, for a read service
 	// MaxLag is how far behind the primary a fresh replica may be, in time: it has replayed all that the primary had
-	// written this long before its newest answer, whenever that was. 0: 10 s; negative: as far as it likes. Where the
+	// written this long before its newest answer, whenever that was. One that was further behind is fresh again when it is
+	// behind by half of this at most, so that it does not come and go. 0: 10 s; negative: as far as it likes. Where the
 	// Prober tells no LSN, nothing is asked of it.
 	MaxLag time.Duration
 

@@ -47,7 +47,7 @@ func (w *sourceWatch) replicas() []Replica {
 		addr := w.homes[name].route
 		fresh := p.Err == nil && !p.At.IsZero() && !p.Writable && p.Timeline != 0 && addr.IsValid() &&
 			p.Timeline == w.epoch.Timeline && p.SystemID == w.epoch.SystemID
-		inTime, lag := w.inTime(p)
+		inTime, lag := w.inTime(pr, p)
 		out = append(out, Replica{Member: name, Addr: addr, Proof: p, Fresh: fresh && inTime, Lag: lag})
 	}
 	slices.SortFunc(out, func(a, b Replica) int { return cmp.Compare(a.Member, b.Member) })

@@ -164,6 +164,22 @@ func TestRebuiltStoreWhoseOldPrimaryFollows(t *testing.T) {
 	})
 }
 
+// What is promised of a rebuilt store is what can come: nobody asks an old primary without a Prober, or one not known.
+func TestRemedyOfARebuiltStore(t *testing.T) {
+	s := inState(Held)
+	s.lead = leadAt(5, "n2", addr2, rebuilt)
+	for _, c := range []struct {
+		asks bool
+		home netip.AddrPort
+		want bool
+	}{{true, addr1, true}, {false, addr1, false}, {true, netip.AddrPort{}, false}} {
+		s.home = c.home
+		if got := remedy(s, c.asks); strings.Contains(got, "seen to follow") != c.want || !strings.Contains(got, "accepts") {
+			t.Errorf("asks %v at %s: %s", c.asks, c.home, got)
+		}
+	}
+}
+
 // The old primary's word is of no use for another database.
 func TestForeignIsNotAskedFor(t *testing.T) {
 	inBubble(t, func(b *bench) {

@@ -48,6 +48,9 @@ func (r *agentRun) sawAsked() {
 	if w.id != "" && w.id != r.asker.id {
 		r.asker, r.until = w, r.now.Add(w.limit)
 	}
+	if w.kind == requests {
+		r.heeded = r.lead.Requested
+	}
 	if w.id != "" && !r.now.Before(r.until) {
 		r.over = w.id
 		if w.kind == requests {

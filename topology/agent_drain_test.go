@@ -90,3 +90,19 @@ func TestEnlistWritesOnce(t *testing.T) {
 		}
 	})
 }
+
+// An entry of a newer program stays as it is, and the agent registers all the same.
+func TestEnlistLeavesWhatItCannotRead(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		key, value := record.FleetKey(demo, "pgb-1"), `{"v":9,"draining":"slowly"}`
+		b.put(key, []byte(value))
+		a, _ := b.routed("pgb-1")
+		b.wait(time.Minute)
+		if e := b.entry(key); string(e.Value) != value {
+			t.Errorf("overwritten by %s", e.Value)
+		}
+		if r, ok := b.registration("pgb-1"); !ok || r.Address != a.Listen {
+			t.Errorf("registered %v as %+v", ok, r)
+		}
+	})
+}

@@ -10,16 +10,17 @@ import (
 
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/internal/record"
+	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
 // record notes a change of the state or the route, in the log and in the pooler's history.
 func (r *agentRun) record(from PoolerState) {
 	l := &r.lead
 	evidence := l.Reason
-	if l.Proof.Err != nil {
+	switch o := l.Outage; {
+	case l.Proof.Err != nil:
 		evidence = l.Proof.Err.Error()
-	}
-	if o := l.Outage; l.Stale != nil && o != nil {
+	case l.Stale != nil && o != nil && (l.Phase != patroni.Writable || o.Ahead != ""):
 		evidence = cmp.Or(o.Reason, evidence)
 	}
 	m := record.Move{
@@ -45,9 +46,13 @@ func (r *agentRun) keepHistory(ctx context.Context) {
 	for {
 		var moves []record.Move
 		select {
-		case <-ctx.Done():
-			return
 		case moves = <-r.told:
+		case <-ctx.Done():
+			select {
+			case moves = <-r.told:
+			default:
+				return
+			}
 		}
 		pause := time.Second + rand.N(time.Second)
 		for written := false; !written; {
@@ -75,11 +80,11 @@ type historian struct {
 	key     string
 	known   bool // what follows is
 	version dcs.Version
-	earlier []record.Move // of other runs
+	earlier []record.Move // of other runs, as the store has them
 }
 
-// write replaces the history by the earlier moves and these. After an error it looks anew, for somebody may have removed
-// it.
+// write puts these moves, the last ones of this run, with what the store has of others. After an error it looks anew:
+// somebody may have removed the history, or written there too.
 func (h *historian) write(ctx context.Context, moves []record.Move) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -89,13 +94,17 @@ func (h *historian) write(ctx context.Context, moves []record.Move) (err error) 
 			return err
 		}
 		e, _ := snap.Get(h.key)
-		if h.earlier == nil {
-			old, _ := record.Decode[record.History](e) // one that cannot be read is begun anew
-			h.earlier = append([]record.Move{}, old.Moves...)
-		}
+		old, _ := record.Decode[record.History](e) // one that cannot be read is begun anew
+		h.earlier = slices.DeleteFunc(old.Moves, func(m record.Move) bool {
+			return slices.ContainsFunc(moves, func(o record.Move) bool {
+				return m.At.Equal(o.At) && m.From == o.From && m.To == o.To && m.Cause == o.Cause
+			})
+		})
 		h.version = e.Version
 	}
-	all := record.History{Moves: lastMoves(append(slices.Clone(h.earlier), moves...))}
+	merged := append(slices.Clone(h.earlier), moves...)
+	slices.SortStableFunc(merged, func(a, b record.Move) int { return a.At.Compare(b.At) })
+	all := record.History{Moves: lastMoves(merged)}
 	h.version, err = h.store.Put(ctx, h.key, record.Encode(&all), h.version)
 	h.known = err == nil
 	return err

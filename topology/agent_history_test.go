@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -164,4 +165,86 @@ func TestHistoryAtTheEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A move that nobody has taken yet when the agent stops is written too.
+func TestHistoryTakesTheLastMove(t *testing.T) {
+	for range 20 { // which of two ready channels is seen first is chance
+		inBubble(t, func(b *bench) {
+			a := b.agent("pgb-1", &fakePooler{})
+			r := &agentRun{Agent: a, log: a.logger(), told: make(chan []record.Move, 1)}
+			r.told <- []record.Move{{Cause: "the last one"}}
+			ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+			cancel()
+			r.keepHistory(ctx)
+			if moves := b.history("pgb-1"); len(moves) != 1 {
+				t.Errorf("moves %+v", moves)
+			}
+		})
+	}
+}
+
+// What somebody else has written meanwhile stays, and nothing is there twice.
+func TestHistoryIsMerged(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		a, _ := b.routed("pgb-1")
+		b.wait(noted)
+		moves := b.history("pgb-1")
+		moves = append(moves, record.Move{At: time.Now(), From: "held", To: "routed", Cause: "another agent's"})
+		b.put(record.HistoryKey(demo, "pgb-1"), record.Encode(&record.History{Moves: moves}))
+		b.leads.set(dead(b.leads.lead))
+		b.state(a, Held)
+		b.wait(2 * noted)
+		var got []string
+		for _, m := range b.history("pgb-1") {
+			got = append(got, m.To+" "+m.Cause)
+		}
+		want := []string{"routed found on a proven target at start", "routed another agent's", "held the primary does not answer as one"}
+		if !slices.Equal(got, want) {
+			t.Errorf("moves %q, want %q", got, want)
+		}
+	})
+}
+
+// The evidence of a move is of what it rests on: what was seen past the store only where nothing better is known.
+func TestHistoryEvidenceInAnOutage(t *testing.T) {
+	dying := func(l patroni.Leadership, o patroni.Outage) patroni.Leadership { return past(dead(l), o) }
+	promoting := func(l patroni.Leadership, o patroni.Outage) patroni.Leadership {
+		l.Phase, l.Proof.Writable = patroni.Promoting, false
+		return past(l, o)
+	}
+	for _, c := range []struct {
+		name   string
+		level  func(patroni.Leadership, patroni.Outage) patroni.Leadership
+		outage patroni.Outage
+		want   string
+	}{
+		{"the server does not answer", dying, patroni.Outage{Reason: "seen past the store"}, errDead.Error()},
+		{"it answers, in recovery", promoting, patroni.Outage{Reason: "seen past the store"}, "seen past the store"},
+		{"another member is ahead", past, patroni.Outage{Ahead: "n2", Reason: "n2 is writable"}, "n2 is writable"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				a, _ := b.routed("pgb-1")
+				b.wait(noted)
+				b.leads.set(c.level(proven("n1", addr1, epoch1), c.outage))
+				b.state(a, Held)
+				b.wait(noted)
+				moves := b.history("pgb-1")
+				if m := moves[len(moves)-1]; m.To != "held" || m.Evidence != c.want {
+					t.Errorf("%+v, want the evidence %q", m, c.want)
+				}
+			})
+		})
+	}
+	inBubble(t, func(b *bench) { // a newer one is proven, and then the store falls silent
+		p := &fakePooler{state: pooler.State{Target: target(epoch1, addr1)}}
+		b.leads.set(past(proven("n2", addr2, epoch2), patroni.Outage{Reason: "seen past the store"}))
+		b.run(b.agent("pgb-1", p))
+		b.wait(noted)
+		moves := b.history("pgb-1")
+		if m := moves[len(moves)-1]; m.To != "routed" || m.Evidence != "proven" {
+			t.Errorf("%+v", m)
+		}
+	})
 }

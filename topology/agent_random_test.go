@@ -44,6 +44,9 @@ func (j *judge) Route(ctx context.Context, to pooler.Target) error {
 	st := j.agent.State()
 	again := st.State == Routed && epoch == j.epoch // put right what somebody changed by hand
 	order := epoch.Compare(j.epoch, to.Hosts[0] == j.home || !j.home.IsValid())
+	if epoch == j.epoch && order == patroni.Older { // one acquisition has one holder, which changed its address
+		order = patroni.Newer
+	}
 	byWord := (order == patroni.Rebuilt || order == patroni.Foreign) && j.word(epoch) || order == patroni.Rebuilt && j.follows(epoch, st)
 	proven, goesBack := false, false
 	for _, l := range levels {
@@ -133,7 +136,7 @@ func atRandom(b *bench, rnd *rand.Rand) {
 	}
 	draining := false
 	for range 200 {
-		switch rnd.IntN(23) {
+		switch rnd.IntN(24) {
 		case 0:
 			newest.Timeline++
 			newest.Created += 10
@@ -241,6 +244,9 @@ func atRandom(b *bench, rnd *rand.Rand) {
 			}
 			try(func() { accept(e) })
 			prober.set(patroni.Proof{Writable: rnd.IntN(3) == 0, SystemID: "7", Timeline: newest.Timeline}, rnd.IntN(3) == 0)
+		case 23: // the holder changes its address
+			at = rnd.IntN(3)
+			b.leads.set(level(at, newest))
 		case 20:
 			p.do(func(p *fakePooler) { p.state.Clients = rnd.IntN(2) })
 			try(func() {

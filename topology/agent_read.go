@@ -11,7 +11,8 @@ import (
 )
 
 // actRead sends a read pooler to the fresh replicas. With none it goes to the proven primary, and with nothing proven
-// it stays where it is; only a pause that was found at start ends at its deadline.
+// it stays where it is; only a pause that was found at start ends at its deadline. The mark that the pooler keeps is
+// never behind the epoch of the agent: what it has forgotten after a restart, it would follow again.
 func (r *agentRun) actRead(ctx context.Context) {
 	hosts, reason := r.readHosts()
 	if len(hosts) == 0 {
@@ -21,8 +22,11 @@ func (r *agentRun) actRead(ctx context.Context) {
 		}
 		return
 	}
+	to := pooler.Target{Hosts: hosts, Mark: r.lead.Epoch.String()}
 	if r.state == Routed && slices.Equal(hosts, r.route.Hosts) {
-		r.epoch = r.lead.Epoch
+		if to.Mark == r.route.Mark || r.push(ctx, to) {
+			r.epoch = r.lead.Epoch
+		}
 		return
 	}
 	if slices.ContainsFunc(r.route.Hosts, func(h netip.AddrPort) bool { return !slices.Contains(hosts, h) }) {
@@ -31,7 +35,7 @@ func (r *agentRun) actRead(ctx context.Context) {
 		_ = r.Pooler.Hold(hctx) // the best effort is enough
 		cancel()
 	}
-	if r.push(ctx, pooler.Target{Hosts: hosts, Mark: r.lead.Epoch.String()}) {
+	if r.push(ctx, to) {
 		r.epoch, r.deadline = r.lead.Epoch, time.Time{}
 		r.enter(Routed, reason)
 	}
@@ -44,6 +48,9 @@ func (r *agentRun) readHosts() (hosts []netip.AddrPort, reason string) {
 		return nil, ""
 	}
 	for _, rep := range r.lead.Replicas {
+		if r.state == Routed && rep.Proof.At.IsZero() && slices.Contains(r.route.Hosts, rep.Addr) {
+			return nil, "" // it serves, and was not asked yet
+		}
 		if rep.Fresh {
 			hosts = append(hosts, rep.Addr)
 		}

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ func TestReadService(t *testing.T) {
 		if member == "n3" {
 			addr = addr3
 		}
-		return patroni.Replica{Member: member, Addr: addr, Fresh: fresh}
+		return patroni.Replica{Member: member, Addr: addr, Fresh: fresh, Proof: patroni.Proof{At: time.Now()}}
 	}
 	with := func(l patroni.Leadership, r ...patroni.Replica) patroni.Leadership {
 		l.Replicas = r
@@ -103,7 +104,7 @@ func TestReadInAnOutage(t *testing.T) {
 		a := b.agent("pgb-4", p)
 		a.Service = Read
 		reads := func(l patroni.Leadership, fresh bool) patroni.Leadership {
-			l.Replicas = []patroni.Replica{{Member: "n3", Addr: addr3, Fresh: fresh}}
+			l.Replicas = []patroni.Replica{{Member: "n3", Addr: addr3, Fresh: fresh, Proof: patroni.Proof{At: time.Now()}}}
 			return l
 		}
 		up := reads(proven("n1", addr1, epoch2), true)
@@ -129,5 +130,74 @@ func TestReadInAnOutage(t *testing.T) {
 		b.leads.set(reads(proven("n2", addr2, epoch3), false))
 		b.wait(time.Second)
 		p.wants(t, "hold", "route "+target(epoch3, addr2).String())
+	})
+}
+
+// After a start or a lost session the replicas are asked anew. Until the ones that serve were asked, they go on.
+func TestReadBeforeTheReplicasAreAsked(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := &fakePooler{}
+		p.state.Target = target(epoch1, addr2, addr3)
+		a := b.agent("pgb-4", p)
+		a.Service = Read
+		reads := func(asked ...patroni.Replica) patroni.Leadership {
+			l := proven("n1", addr1, epoch1)
+			l.Replicas = asked
+			return l
+		}
+		there := func(member string, addr netip.AddrPort) patroni.Replica {
+			return patroni.Replica{Member: member, Addr: addr, Fresh: true, Proof: patroni.Proof{At: time.Now()}}
+		}
+		unasked := func(member string, addr netip.AddrPort) patroni.Replica {
+			return patroni.Replica{Member: member, Addr: addr}
+		}
+		b.leads.set(reads(unasked("n2", addr2), unasked("n3", addr3)))
+		b.run(a)
+		b.wait(time.Second)
+		b.leads.set(reads(there("n2", addr2), unasked("n3", addr3)))
+		b.wait(time.Second)
+		b.state(a, Routed)
+		p.wants(t)
+		n3 := unasked("n3", addr3)
+		n3.Proof = patroni.Proof{At: time.Now(), Err: errDead}
+		b.leads.set(reads(there("n2", addr2), n3)) // asked, and does not answer
+		b.wait(time.Second)
+		p.wants(t, "hold", "route "+target(epoch1, addr2).String())
+		b.leads.set(reads(unasked("n3", addr3))) // which serves nobody now
+		b.wait(time.Second)
+		p.wants(t, "hold", toN1)
+	})
+}
+
+// What the pooler keeps of the epoch is that of the agent, also where no server changes: an agent that starts anew goes by
+// it.
+func TestReadKeepsTheMark(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := &fakePooler{}
+		p.state.Target = target(epoch1, addr3)
+		a := b.agent("pgb-4", p)
+		a.Service = Read
+		reads := func(l patroni.Leadership) patroni.Leadership {
+			l.Replicas = []patroni.Replica{{Member: "n3", Addr: addr3, Fresh: true, Proof: patroni.Proof{At: time.Now()}}}
+			return l
+		}
+		b.leads.set(reads(proven("n1", addr1, epoch1)))
+		b.run(a)
+		b.wait(time.Minute)
+		p.wants(t)
+		p.do(func(p *fakePooler) { p.routeErr = errDead })
+		b.leads.set(reads(proven("n2", addr2, epoch2)))
+		b.wait(time.Second)
+		if st := a.State(); st.State != Routed || st.Epoch != epoch1 || !errors.Is(st.Err, errDead) {
+			t.Errorf("while the route fails: %+v", st)
+		}
+		p.do(func(p *fakePooler) { p.routeErr, p.calls = nil, nil })
+		b.wait(time.Second)
+		p.wants(t, "route "+target(epoch2, addr3).String())
+		if st := b.state(a, Routed); st.Epoch != epoch2 || st.Err != nil {
+			t.Errorf("state %+v", st)
+		}
+		b.wait(time.Minute)
+		p.wants(t)
 	})
 }

@@ -51,19 +51,19 @@ func (r *agentRun) trouble() error {
 		return r.err
 	case r.Service == Write && strange(s):
 		return fmt.Errorf("%s is proven at epoch %s and is not followed (%s; this pooler is at %s): %s",
-			s.lead.Member, s.lead.Epoch, s.order(), s.epoch, remedy(s))
+			s.lead.Member, s.lead.Epoch, s.order(), s.epoch, remedy(s, r.Prober != nil))
 	case r.rival():
 		return fmt.Errorf("another agent named %s registers; stop one of them, or give it another name", r.Name)
 	}
 	return nil
 }
 
-// remedy says what ends the wait for a leadership that is not followed.
-func remedy(s *situation) string {
+// remedy says what ends the wait for a leadership that is not followed; asks: the old primary can be asked.
+func remedy(s *situation, asks bool) string {
 	switch s.order() {
 	case patroni.Rebuilt:
 		how := fmt.Sprintf("it is followed when the old primary at %s is seen to follow it, or when an operator accepts its epoch", s.home)
-		if !s.home.IsValid() {
+		if !asks || !s.home.IsValid() {
 			how = "it is followed when an operator accepts its epoch"
 		}
 		return how + " (the store was restored or made anew)"
@@ -162,7 +162,7 @@ func (r *agentRun) register(ctx context.Context) {
 }
 
 // enlist writes the roster entry where it differs: the pooler belongs to the fleet until somebody removes it. What an
-// operator asked of it stays.
+// operator asked of it stays, and so does an entry that cannot be read: a newer program wrote it, and knows what it says.
 func (r *agentRun) enlist(ctx context.Context) error {
 	key := record.FleetKey(r.Path, r.Name)
 	snap, err := r.Store.Get(ctx, path.Dir(key))
@@ -171,9 +171,13 @@ func (r *agentRun) enlist(ctx context.Context) error {
 	}
 	e, there := snap.Get(key)
 	old, err := record.Decode[record.Fleet](e)
+	if there && err != nil {
+		r.log.WarnContext(ctx, "the roster entry cannot be read; it is left as it is", "error", err)
+		return nil
+	}
 	mine := old
 	mine.Service, mine.Address = r.Service.String(), r.Listen
-	if there && err == nil && mine == old {
+	if there && mine == old {
 		return nil
 	}
 	_, err = r.Store.Put(ctx, key, record.Encode(&mine), e.Version)

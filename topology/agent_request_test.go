@@ -99,3 +99,55 @@ func TestRequestIsLeftToOthers(t *testing.T) {
 		})
 	}
 }
+
+// A request that comes when the primary is lost already does not keep its Patroni asleep, nor the primary that is back
+// from its clients.
+func TestRequestAfterALoss(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		a, p := waker(b, "pgb-1")
+		asked := patroni.Failover{Candidate: "n2"}
+		b.leads.set(request(dead(b.leads.lead), 7, asked))
+		if st := b.state(a, Held); st.Operation != "" {
+			t.Errorf("holds for %q", st.Operation)
+		}
+		p.wants(t, "hold")
+		b.wait(100 * time.Millisecond)
+		if n := len(b.rest.sent()); n == 0 {
+			t.Error("Patroni is not woken")
+		}
+		b.leads.set(proven("n1", addr1, epoch1)) // back, and the request has gone
+		b.wait(10 * time.Millisecond)
+		b.state(a, Routed)
+		p.wants(t, toN1)
+	})
+}
+
+// One that came before the loss is what stops the primary: the hold stays its own for its second.
+func TestRequestThatStopsThePrimary(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		a, _ := b.routed("pgb-1")
+		asked := patroni.Failover{Leader: "n1"}
+		b.leads.set(request(b.leads.lead, 7, asked))
+		b.state(a, Held)
+		b.wait(hearing / 2)
+		b.leads.set(request(dead(b.leads.lead), 7, asked))
+		if st := b.state(a, Held); st.Operation != "request 7 to Patroni" {
+			t.Errorf("holds for %q", st.Operation)
+		}
+		b.wait(hearing)
+		if st := b.state(a, Held); st.Operation != "" {
+			t.Errorf("holds for %q after its time", st.Operation)
+		}
+	})
+}
+
+// A paused Patroni carries out a request that names the candidate.
+func TestRequestInPause(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		a, p := b.routed("pgb-1")
+		b.leads.lead.Paused = true
+		b.leads.set(request(b.leads.lead, 7, patroni.Failover{Leader: "n1", Candidate: "n2"}))
+		b.state(a, Held)
+		p.wants(t, "hold")
+	})
+}

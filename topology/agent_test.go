@@ -471,3 +471,23 @@ func TestStopWhilePoolerIsAway(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// One acquisition of the leader key has one holder: it is followed to its new address.
+func TestHolderChangesItsAddress(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		a, p := b.routed("pgb-1")
+		b.wait(time.Second)
+		b.leads.set(proven("n1", addr3, epoch1))
+		if st := b.state(a, Routed); st.Err != nil || st.Epoch != epoch1 {
+			t.Errorf("state %+v", st)
+		}
+		p.wants(t, "route "+target(epoch1, addr3).String())
+		b.wait(time.Minute)
+		p.wants(t)
+		b.leads.set(dead(b.leads.lead))
+		b.state(a, Held)
+		b.leads.set(proven("n1", addr1, epoch1))
+		b.state(a, Routed)
+		p.wants(t, "hold", toN1)
+	})
+}

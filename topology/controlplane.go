@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -17,11 +18,13 @@ import (
 
 // ControlPlane serves the fleet to load balancers: it follows the roster and the registrations, hands each service's
 // endpoints to its Router, and publishes what the balancers have applied. Any number of them run side by side, without
-// election: the same roster gives the same endpoints, and so the same version.
+// election: the same roster and registrations give the same endpoints, and so the same version.
 //
-// An endpoint stays until its roster entry goes; a registration that expired changes nothing. One that an operator
+// An endpoint stays until its roster entry goes; a registration that expired changes nothing: a pooler that was last seen
+// failed does not get well by it, except for a control plane that has started since and does not know. One that an operator
 // drains ([Fleet]) gets no new clients and keeps those that it has. A service that ever had an endpoint is never left
-// without one: when the roster has none any more, the last ones stay, and so do all while the store does not answer.
+// without one: when the roster has none any more, the last ones stay, and so do all while the store does not answer or a
+// roster entry cannot be read.
 //
 // Rights: to read and to write below /pgconvoy<Path>.
 type ControlPlane struct {
@@ -65,7 +68,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 
 	r := &controlRun{
 		ControlPlane: c, log: c.logger().With("controlplane", c.Name, "cluster", c.Path),
-		instance: rand.Text(), services: map[string]served{}, news: make(chan record.ControlPlane, 1),
+		instance: rand.Text(), services: map[string]served{}, failed: map[string]bool{}, news: make(chan record.ControlPlane, 1),
 	}
 	running.Go(func() { r.publish(ctx) })
 	return r.run(ctx)
@@ -77,6 +80,7 @@ type controlRun struct {
 	log      *slog.Logger
 	instance string
 	services map[string]served // what the router has
+	failed   map[string]bool   // the poolers of the roster that were last seen failed
 	said     string            // the trouble that was logged last: one that stays is logged once
 
 	news chan record.ControlPlane
@@ -143,23 +147,28 @@ func (r *controlRun) apply(ctx context.Context, s dcs.Snapshot) bool {
 	if !s.Known() {
 		return true
 	}
-	fleet, err := record.FleetOf(s, r.Path)
-	if err != nil { // an endpoint that cannot be read must not vanish
-		for service := range r.services {
-			r.keep(ctx, service, "the roster cannot be read: "+err.Error())
-		}
-		r.say(ctx, err)
-		return true
-	}
+	fleet, unread := record.FleetOf(s, r.Path)
 	poolers, _ := record.PoolersOf(s, r.Path) // registrations only mark
+	if unread == nil {
+		r.remember(fleet, poolers)
+	}
 	next := assign(fleet, poolers)
-	var errs []error
+	errs := []error{unread}
+	failed := false
 	for service, a := range next {
+		if _, has := r.services[service]; has && unread != nil {
+			continue // an endpoint that cannot be read must not vanish
+		}
 		if err := r.set(ctx, service, a); err != nil {
+			failed = true
 			errs = append(errs, fmt.Errorf("service %s: %w", service, err)) // the other services go on
 		}
 	}
 	for service := range r.services {
+		if unread != nil {
+			r.keep(ctx, service, "the roster cannot be read: "+unread.Error())
+			continue
+		}
 		if _, ok := next[service]; ok {
 			continue
 		}
@@ -169,9 +178,20 @@ func (r *controlRun) apply(ctx context.Context, s dcs.Snapshot) bool {
 		}
 		r.keep(ctx, service, "the roster has no pooler of this service")
 	}
-	err = errors.Join(errs...)
-	r.say(ctx, err)
-	return err == nil
+	r.say(ctx, errors.Join(errs...))
+	return !failed
+}
+
+// remember adds to the registrations those that have expired as failed, as long as the roster has the pooler.
+func (r *controlRun) remember(fleet map[string]record.Fleet, poolers map[string]record.Pooler) {
+	maps.DeleteFunc(r.failed, func(name string, _ bool) bool { _, there := fleet[name]; return !there })
+	for name := range fleet {
+		if p, live := poolers[name]; live {
+			r.failed[name] = p.State == string(Failed)
+		} else if r.failed[name] {
+			poolers[name] = record.Pooler{State: string(Failed)}
+		}
+	}
 }
 
 // set hands a service to the router where it differs from what the router has.

@@ -146,6 +146,39 @@ func TestControlPlaneNeverEmpties(t *testing.T) {
 	})
 }
 
+// A registration that expires makes no failed pooler well; a new one does, and so does a new roster entry.
+func TestControlPlaneRemembersTheFailed(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		r := &fakeRouter{}
+		b.control(r)
+		b.enlist("pgb-1", "write", 1)
+		b.enlist("pgb-2", "write", 2)
+		one, two := envoyconf.Endpoint{Addr: listens(1)}, envoyconf.Endpoint{Addr: listens(2)}
+		sick := envoyconf.Endpoint{Addr: listens(1), Health: envoyconf.Unhealthy}
+		b.register("pgb-1", Failed)
+		r.has(t, "write", sick, two)
+		n := r.count()
+		b.remove(record.PoolerKey(demo, "pgb-1"))
+		b.wait(time.Minute)
+		if r.has(t, "write", sick, two); r.count() != n {
+			t.Errorf("%d pushes", r.count()-n)
+		}
+		late := &fakeRouter{} // it has never seen it
+		b.run(&ControlPlane{Cluster: b.cluster(), Name: "cp-2", Router: late})
+		late.has(t, "write", one, two)
+		b.register("pgb-1", Routed)
+		r.has(t, "write", one, two)
+		b.remove(record.PoolerKey(demo, "pgb-1"))
+		r.has(t, "write", one, two)
+
+		b.register("pgb-1", Failed)
+		b.remove(record.PoolerKey(demo, "pgb-1"))
+		b.remove(record.FleetKey(demo, "pgb-1"))
+		b.enlist("pgb-1", "write", 1)
+		r.has(t, "write", one, two)
+	})
+}
+
 // Two control planes on one store: however a roster came about, what they serve and call it is the same.
 func TestControlPlanesAgree(t *testing.T) {
 	inBubble(t, func(b *bench) {
@@ -170,11 +203,14 @@ func TestControlPlanesAgree(t *testing.T) {
 				switch rng.IntN(5) {
 				case 0:
 					if there[fleet] {
+						synctest.Wait() // what was last seen of a pooler goes with its entry, for who has seen both
 						b.erase(fleet)
+						synctest.Wait()
 						there[fleet] = false
 					}
 				case 1:
 					if there[registration] {
+						synctest.Wait() // the last words count
 						b.erase(registration)
 						there[registration] = false
 					}

@@ -197,7 +197,20 @@ func TestControlPlaneWithAnUnreadableEntry(t *testing.T) {
 		if kept := b.published("cp-1").Services["write"].Kept; !strings.Contains(kept, "version 99") {
 			t.Errorf("kept: %q", kept)
 		}
+		b.enlist("pgb-2", "write", 2) // the router has this service
+		r.has(t, "write", envoyconf.Endpoint{Addr: listens(1)})
+		b.enlist("pgb-4", "read", 4) // and has nothing of this one
+		r.has(t, "read", envoyconf.Endpoint{Addr: listens(4)})
+		late := &fakeRouter{}
+		b.run(&ControlPlane{Cluster: b.cluster(), Name: "cp-2", Router: late})
+		late.has(t, "write", envoyconf.Endpoint{Addr: listens(2)})
+		if kept := b.published("cp-2").Services["write"].Kept; !strings.Contains(kept, "version 99") {
+			t.Errorf("a part is served without a word: %q", kept)
+		}
+		b.remove(record.FleetKey(demo, "pgb-2"))
 		b.enlist("pgb-1", "write", 1)
+		r.has(t, "write", envoyconf.Endpoint{Addr: listens(1)})
+		late.has(t, "write", envoyconf.Endpoint{Addr: listens(1)})
 		if kept := b.published("cp-1").Services["write"].Kept; kept != "" {
 			t.Errorf("kept: %q", kept)
 		}

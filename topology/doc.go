@@ -7,7 +7,8 @@
 //   - [Observer] reads everything that is known about a stack as one [View], and why traffic moved as [Event] values;
 //   - [Fleet] is an operator's hand on the poolers: out of service, back, and off the roster.
 //
-// Roles meet only in the store, below /pgconvoy followed by the cluster's path. A role's fields are read once, when it
+// Roles meet only in the store: their records are below /pgconvoy followed by the cluster's path, and the histories of
+// the poolers below /pgconvoy-history followed by it. A role's fields are read once, when it
 // starts, and are never written; Run blocks and owns all that it started.
 //
 // What roles need from outside are seams: [LeaderSource], [Pooler], [Router], [EnvoyConfig] and [dcs.Store]. Each can

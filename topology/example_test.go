@@ -185,9 +185,11 @@ func written(entries ...string) *memory.Store {
 
 // An operator takes a pooler out of service, gives its clients a moment, and changes their mind.
 func ExampleFleet() {
-	store := written( // by the agents of two poolers
+	store := written( // by the agents of three poolers, of which one is gone
 		"/pgconvoy/service/demo/fleet/pgb-1", `{"v":1,"service":"write","address":"10.0.0.7:6432"}`,
 		"/pgconvoy/service/demo/fleet/pgb-2", `{"v":1,"service":"write","address":"10.0.0.8:6432"}`,
+		"/pgconvoy/service/demo/fleet/pgb-3", `{"v":1,"service":"write","address":"10.0.0.9:6432"}`,
+		"/pgconvoy/service/demo/poolers/pgb-1", `{"v":1,"abilities":["drain"],"state":"routed"}`,
 		"/pgconvoy/service/demo/poolers/pgb-2", `{"v":1,"abilities":["drain"],"state":"routed","draining":true}`,
 	)
 	fleet := &topology.Fleet{Path: "/service/demo", Store: store}
@@ -203,7 +205,7 @@ func ExampleFleet() {
 		fmt.Println(refused.Refusals[0].Remedy)
 	}
 	fmt.Println(fleet.Admit(ctx, "pgb-2"))
-	fmt.Println(fleet.Remove(ctx, "pgb-1")) // its agent is gone
+	fmt.Println(fleet.Remove(ctx, "pgb-3")) // its agent is gone
 	// Output:
 	// topology: Fleet.Drain pgb-2 of /service/demo: it is marked, but pgb-2 still has clients: context deadline exceeded; drain it again to go on waiting, or admit it
 	// true
@@ -272,7 +274,7 @@ func ExampleObserver() {
 
 // Why did traffic move at 03:12?
 func ExampleObserver_Events() {
-	store := written("/pgconvoy/service/demo/history/pgb-1", `{"v":1,"moves":[
+	store := written("/pgconvoy-history/service/demo/pgb-1/moves", `{"v":1,"moves":[
 		{"at":"2026-11-24T03:12:04.880Z","from":"routed","to":"held","target":["10.0.0.1:5432"],
 		 "epoch":{"system_id":"7268616322854375442","timeline":2,"created":40},
 		 "cause":"the primary is lost","leader":"n1","evidence":"connection refused"},

@@ -39,8 +39,9 @@ type Fencer interface {
 // It does not see more than others: a node that its network has forgotten looks like one that is off. Whether it is off
 // the Fencer alone decides, so a Fencer that confirms what is not so is the danger. Even then the claim ends as a whole,
 // lease or session and not only the key: the node finds at its next renewal that it holds nothing, and Patroni demotes it.
-// Until then it may still serve whoever reaches it past the poolers; with synchronous replication it acknowledges
-// nothing, for its standby has left it.
+// Until then it may still serve whoever reaches it past the poolers. What waits for a synchronous standby that has left
+// it, it does not acknowledge; with quorum commit and more standbys it still acknowledges through another one, until that
+// one has turned to the new primary, too.
 //
 // A primary whose Patroni or whose PostgreSQL answers is never fenced: Patroni itself ends what is half dead. A replica
 // never is. Without synchronous replication nothing is, for nobody could say what would be lost. A failed fence costs
@@ -62,7 +63,9 @@ type Fencing struct {
 	Patroni *patroni.Client // asks the members' REST APIs; nil: a client of its own, for reading needs no rights
 
 	After time.Duration // how long a primary must be silent before it is fenced; 0: 3 s
-	Every time.Duration // at most one attempt in this time, whoever makes it, by the clocks of those who do; 0: 10 min
+	// Every: at most one attempt in this time, whoever makes it, by the clocks of those who do; 0: 10 min. One that was
+	// given up because the store did not say whether it was written down counts, too, if it was.
+	Every time.Duration
 	Bound time.Duration // of one call of Fence; 0: 30 s
 
 	once once

@@ -107,7 +107,7 @@ func (r *fencingRun) inquire(ctx context.Context, c *claim, again bool) {
 	}
 	var sql, rest bool
 	if again {
-		asking.Go(func() { sql = r.ask(ctx, c.member).Err == nil })
+		asking.Go(func() { sql = answered(r.ask(ctx, c.member).Err) })
 		asking.Go(func() { rest = !r.deaf(ctx, c.member.API) })
 	}
 	asking.Wait()

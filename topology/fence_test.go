@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgconvoy/pgconvoy/dcs"
 	"github.com/pgconvoy/pgconvoy/dcs/memory"
 	"github.com/pgconvoy/pgconvoy/internal/record"
@@ -222,6 +224,14 @@ func TestFenceSparesTheLiving(t *testing.T) {
 			b.mu.Unlock()
 			b.rests("n1:8008", nil)
 		},
+		"PostgreSQL has no room": func(b *fenceBench) {
+			b.kill()
+			b.refuses("53300")
+		},
+		"PostgreSQL is starting when we ask once more": func(b *fenceBench) {
+			b.kill()
+			b.prober.set(addr1, patroni.Proof{Err: refusedBy("57P03")})
+		},
 		"PostgreSQL answers": func(b *fenceBench) { b.rests("n1:8008", errOff) },
 		"PostgreSQL answers whom we ask once more": func(b *fenceBench) {
 			b.kill()
@@ -290,6 +300,35 @@ func TestFenceSparesTheLiving(t *testing.T) {
 			})
 		})
 	}
+}
+
+// refuses has n1's PostgreSQL answer with an error of its own; its Patroni stays silent.
+func (b *fenceBench) refuses(code string) {
+	l := dead(b.lead)
+	l.Proof.Err = refusedBy(code)
+	b.prober.set(addr1, patroni.Proof{Err: l.Proof.Err})
+	b.leads.set(l)
+}
+
+func refusedBy(code string) error {
+	return fmt.Errorf("patroni: no connection to n1: %w", &pgconn.PgError{Severity: "FATAL", Code: code, Message: "not now"})
+}
+
+// One that has answered with an error and is dead afterwards is dead from then on.
+func TestFenceAfterALastWord(t *testing.T) {
+	inFenceBubble(t, func(b *fenceBench) {
+		b.run(b.fencing("f1"))
+		b.kill()
+		b.wait(2 * time.Second)
+		b.refuses("57P01")
+		b.wait(2 * time.Second)
+		b.asked(0)
+		b.kill()
+		b.wait(2900 * time.Millisecond)
+		b.asked(0)
+		b.wait(time.Second)
+		b.asked(1)
+	})
 }
 
 // An unconfirmed end is the caller's end, too.

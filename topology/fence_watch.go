@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgconvoy/pgconvoy/patroni"
 )
 
@@ -45,7 +47,7 @@ func (v *vigil) saw(l patroni.Leadership) bool {
 	defer v.mu.Unlock()
 	same := l.Member == v.lead.Member && l.Epoch == v.lead.Epoch && l.API == v.lead.API
 	was := v.lost
-	switch lost := l.Member != "" && !l.Proof.At.IsZero() && l.Proof.Err != nil; {
+	switch lost := l.Member != "" && !l.Proof.At.IsZero() && !answered(l.Proof.Err); {
 	case !lost:
 		v.lost = time.Time{}
 	case v.lost.IsZero() || !same:
@@ -89,6 +91,12 @@ func unanswered(err error) bool {
 		return true
 	}
 	return failed.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// answered reports whether a database server has given an answer. One that starts, or has no room, says so: it is alive.
+func answered(err error) bool {
+	_, said := errors.AsType[*pgconn.PgError](err)
+	return err == nil || said
 }
 
 // ask is a server's present answer to SQL.

@@ -38,21 +38,24 @@ func (f *Fleet) Validate() error {
 }
 
 // Admit puts a pooler back into service: it gets new clients again. It is the undoing of Drain, at any moment.
-func (f *Fleet) Admit(ctx context.Context, name string) error { return f.mark(ctx, name, false) }
+func (f *Fleet) Admit(ctx context.Context, name string) error {
+	_, err := f.mark(ctx, name, false)
+	return err
+}
 
 // Remove takes a pooler off the roster, with its history: no operation asks it to hold any more, and its endpoint goes
-// from the balancers, unless it is the last of its service. It is refused while the pooler's agent lives and the pooler
-// is not draining. An agent that starts later puts its pooler on the roster again. Whoever is not there is removed.
+// from the balancers, unless it is the last of its service. It is refused while the pooler's agent lives, which would put
+// it on the roster again, as does one that starts later. To spare its clients, drain it and then stop it. Whoever is not
+// there is removed.
 func (f *Fleet) Remove(ctx context.Context, name string) error {
 	return f.edit(ctx, "Fleet.Remove", name, func(ctx context.Context, s dcs.Snapshot) error {
+		if _, live := s.Get(record.PoolerKey(f.Path, name)); live {
+			return &RefusedError{[]Refusal{{
+				"pooler " + name + " has a live agent, which would put it on the roster again",
+				"stop its agent; draining the pooler first (Fleet.Drain) spares its clients",
+			}}}
+		}
 		if e, there := s.Get(record.FleetKey(f.Path, name)); there {
-			entry, err := record.Decode[record.Fleet](e)
-			if _, live := s.Get(record.PoolerKey(f.Path, name)); live && (err != nil || !entry.Draining) {
-				return &RefusedError{[]Refusal{{
-					"pooler " + name + " has a live agent and is not draining: its clients would be left behind",
-					"drain it first (Fleet.Drain), or stop its agent",
-				}}}
-			}
 			if err := f.Store.Delete(ctx, e.Key, e.Version); err != nil {
 				return err
 			}
@@ -97,13 +100,14 @@ func (f *Fleet) Accept(ctx context.Context, epoch patroni.Epoch) error {
 	})
 }
 
-// mark writes or takes back the draining mark of a roster entry; the entry's other fields stay.
-func (f *Fleet) mark(ctx context.Context, name string, draining bool) error {
+// mark writes or takes back the draining mark of a roster entry; the entry's other fields stay. wrote: it was not so
+// before.
+func (f *Fleet) mark(ctx context.Context, name string, draining bool) (wrote bool, err error) {
 	op := "Fleet.Admit"
 	if draining {
 		op = "Fleet.Drain"
 	}
-	return f.edit(ctx, op, name, func(ctx context.Context, s dcs.Snapshot) error {
+	err = f.edit(ctx, op, name, func(ctx context.Context, s dcs.Snapshot) error {
 		e, there := s.Get(record.FleetKey(f.Path, name))
 		if !there {
 			return &RefusedError{[]Refusal{{"there is no pooler " + name + " in the fleet of " + f.Path, "see Observer.View for those that there are"}}}
@@ -117,15 +121,20 @@ func (f *Fleet) mark(ctx context.Context, name string, draining bool) error {
 		}
 		entry.Draining = draining
 		_, err = f.Store.Put(ctx, e.Key, record.Encode(&entry), e.Version)
+		wrote = wrote || err == nil || errors.Is(err, dcs.ErrUnknown)
 		return err
 	})
+	return wrote, err
 }
 
-// another reports whether the roster has a pooler of a service, other than this one, that is not draining.
+// another reports whether a service has a pooler, other than this one, that new clients can be sent to: its agent lives
+// and has not failed, and it is not draining.
 func (f *Fleet) another(s dcs.Snapshot, name, service string) bool {
 	fleet, _ := record.FleetOf(s, f.Path) // one that cannot be read is not counted on
+	poolers, _ := record.PoolersOf(s, f.Path)
 	for other, entry := range fleet {
-		if other != name && entry.Service == service && !entry.Draining {
+		p, live := poolers[other]
+		if other != name && entry.Service == service && !entry.Draining && live && p.State != string(Failed) {
 			return true
 		}
 	}
@@ -134,7 +143,7 @@ func (f *Fleet) another(s dcs.Snapshot, name, service string) bool {
 
 func lastOne(name, service string) error {
 	return &RefusedError{[]Refusal{{
-		fmt.Sprintf("pooler %s is the last of the %s service that is not draining: its clients would have nowhere to go", name, service),
+		fmt.Sprintf("pooler %s is the last of the %s service that serves and is not draining: its clients would have nowhere to go", name, service),
 		"admit or start another one first",
 	}}}
 }

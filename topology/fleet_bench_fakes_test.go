@@ -122,7 +122,7 @@ type fleetPatroni struct {
 	store   dcs.Store
 	servers fleetServers
 	leader  int         // number of the leadership
-	held    dcs.Version // of the leader key
+	held    dcs.Version // of the leader key; zero: there is none
 	cancel  context.CancelFunc
 	beating sync.WaitGroup
 	lsn     atomic.Int64
@@ -151,13 +151,24 @@ func newFleetPatroni(b *testing.B, s dcs.Store) *fleetPatroni {
 			}
 		}
 	})
-	b.Cleanup(p.end)
+	b.Cleanup(func() { p.end(b) })
 	return p
 }
 
-func (p *fleetPatroni) end() {
+// end takes the leader key away, so that another may begin on the same store.
+func (p *fleetPatroni) end(b *testing.B) {
+	b.Helper()
 	p.cancel()
 	p.beating.Wait()
+	if p.held == (dcs.Version{}) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.Context()), fleetWithin)
+	defer cancel()
+	if err := p.store.Delete(ctx, path.Join(fleetPath, "leader"), p.held); err != nil {
+		b.Error(err)
+	}
+	p.held = dcs.Version{}
 }
 
 // beat is one round of all three.
@@ -180,6 +191,7 @@ func (p *fleetPatroni) lose(b *testing.B) {
 	if err := p.store.Delete(ctx, path.Join(fleetPath, "leader"), p.held); err != nil {
 		b.Fatal(err)
 	}
+	p.held = dcs.Version{}
 }
 
 // elect makes the next member the leader, of which the server is the primary already. It returns when its key was about

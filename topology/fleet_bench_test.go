@@ -110,7 +110,7 @@ func benchmarkFleet(b *testing.B, connect fleetStore) {
 		}
 	}
 	agents.end(b)
-	p.end()
+	p.end(b)
 
 	ms := func(d []time.Duration, percent int) float64 {
 		slices.Sort(d)

@@ -18,13 +18,15 @@ import (
 // that no client is left. Then the pooler may be stopped. The mark stays, over any restart, until [Fleet.Admit].
 //
 // Clients leave when they like: give ctx the time that you give them. When it ends first, the error says what is still
-// missing, and the pooler goes on draining. The last pooler of a service that is not draining is refused. An Envoy that
-// no live control plane knows is not waited for.
+// missing, and the pooler goes on draining. It is refused where no other pooler of the service has a live agent that has
+// not failed and is not draining; a mark from before stays then. An Envoy that no live control plane knows is not waited
+// for.
 func (f *Fleet) Drain(ctx context.Context, name string) error {
-	if err := f.mark(ctx, name, true); err != nil {
+	wrote, err := f.mark(ctx, name, true)
+	if err != nil {
 		return err
 	}
-	if err := f.unlessLast(ctx, name); err != nil {
+	if err := f.unlessLast(ctx, name, wrote); err != nil {
 		return err
 	}
 	if missing, err := f.awaitDrained(ctx, name); err != nil {
@@ -34,17 +36,24 @@ func (f *Fleet) Drain(ctx context.Context, name string) error {
 	return nil
 }
 
-// unlessLast takes the mark back where others were marked at the same time, so that none is left.
-func (f *Fleet) unlessLast(ctx context.Context, name string) error {
+// unlessLast refuses where no other is left, since others were marked at the same time or have failed. Only a mark that
+// this drain wrote is taken back.
+func (f *Fleet) unlessLast(ctx context.Context, name string, wrote bool) error {
 	s, err := f.Store.Get(ctx, record.Dir(f.Path))
 	if err != nil {
 		return fmt.Errorf("topology: Fleet.Drain %s of %s: it is marked, but whether another serves is not known: %w", name, f.Path, err)
 	}
 	fleet, _ := record.FleetOf(s, f.Path)
-	if entry, ok := fleet[name]; ok && !f.another(s, name, entry.Service) {
-		return errors.Join(lastOne(name, entry.Service), f.Admit(ctx, name))
+	entry, ok := fleet[name]
+	if !ok || f.another(s, name, entry.Service) {
+		return nil
 	}
-	return nil
+	if wrote {
+		if err := f.Admit(ctx, name); err != nil {
+			return fmt.Errorf("topology: Fleet.Drain %s of %s: no other of its service serves, and its mark may still be there; admit it: %w", name, f.Path, err)
+		}
+	}
+	return lastOne(name, entry.Service)
 }
 
 // recount is how long a pooler must be seen drained: its agent may have counted the clients before the last Envoy knew.

@@ -92,6 +92,10 @@ func TestFleetDrain(t *testing.T) {
 			t.Error("it was marked")
 		}
 		b.enlist("pgb-1", "write", 1)
+		wantRefused(t, f.Drain(b.Context(), "pgb-2"), "the last of the write service") // it has no agent
+		b.register("pgb-1", Failed)
+		wantRefused(t, f.Drain(b.Context(), "pgb-2"), "the last of the write service")
+		b.register("pgb-1", Held)
 		version := func() string {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -137,6 +141,12 @@ func TestFleetDrain(t *testing.T) {
 		if err := f.Drain(b.Context(), "pgb-2"); err != nil {
 			t.Errorf("again: %v", err)
 		}
+		b.register("pgb-1", Failed)
+		wantRefused(t, f.Drain(b.Context(), "pgb-2"), "the last of the write service")
+		if e, _ := b.roster("pgb-2"); !e.Draining {
+			t.Error("the mark from before is gone")
+		}
+		b.register("pgb-1", Routed)
 		for range 2 {
 			if err := f.Admit(b.Context(), "pgb-2"); err != nil {
 				t.Error(err)
@@ -154,6 +164,7 @@ func TestFleetDrainWaitsForTheCount(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		f := &Fleet{Path: demo, Store: b.store}
 		b.enlist("pgb-1", "write", 1)
+		b.register("pgb-1", Routed)
 		b.enlist("pgb-2", "write", 2)
 		done := make(chan error, 1)
 		go func() { done <- f.Drain(b.Context(), "pgb-2") }()
@@ -222,6 +233,7 @@ func TestFleetDrainIsUndone(t *testing.T) {
 		inBubble(t, func(b *bench) {
 			f := &Fleet{Path: demo, Store: b.store}
 			b.enlist("pgb-1", "write", 1)
+			b.register("pgb-1", Routed)
 			b.enlist("pgb-2", "write", 2)
 			done := make(chan error, 1)
 			go func() { done <- f.Drain(b.Context(), "pgb-2") }()
@@ -239,6 +251,7 @@ func TestFleetDrainsOfAll(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		b.enlist("pgb-1", "write", 1)
 		b.enlist("pgb-2", "write", 2)
+		b.register("pgb-1", Routed)
 		b.enlistDraining("pgb-1", "write", 1) // it came between this one's look and its mark
 		f := &Fleet{Path: demo, Store: &blindOnce{Store: b.store, entry: record.Fleet{Service: "write", Address: listens(1)}}}
 		wantRefused(t, f.Drain(b.Context(), "pgb-2"), "the last of the write service")
@@ -263,14 +276,45 @@ func (s *blindOnce) Get(ctx context.Context, dir string) (dcs.Snapshot, error) {
 	return snap, err
 }
 
+// A mark that cannot be taken back is no refusal: something was changed.
+func TestFleetDrainCannotBeUndone(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.enlist("pgb-1", "write", 1)
+		b.register("pgb-1", Routed)
+		b.enlist("pgb-2", "write", 2)
+		b.enlistDraining("pgb-1", "write", 1)
+		blind := &blindOnce{Store: b.store, entry: record.Fleet{Service: "write", Address: listens(1)}}
+		f := &Fleet{Path: demo, Store: &onePut{Store: blind}}
+		err := f.Drain(b.Context(), "pgb-2")
+		if _, refused := errors.AsType[*RefusedError](err); refused || !errors.Is(err, errDead) || !strings.Contains(err.Error(), "admit it") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+// onePut takes a single write.
+type onePut struct {
+	dcs.Store
+	puts atomic.Int32
+}
+
+func (s *onePut) Put(ctx context.Context, key string, value []byte, prev dcs.Version) (dcs.Version, error) {
+	if s.puts.Add(1) > 1 {
+		return dcs.Version{}, errDead
+	}
+	return s.Store.Put(ctx, key, value, prev)
+}
+
 func TestFleetRemove(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		f := &Fleet{Path: demo, Store: b.store}
 		b.enlist("pgb-1", "write", 1)
 		b.register("pgb-1", Routed)
 		b.put(record.HistoryKey(demo, "pgb-1"), record.Encode(&record.History{Moves: []record.Move{{To: "routed"}}}))
-		wantRefused(t, f.Remove(b.Context(), "pgb-1"), "pgb-1 has a live agent and is not draining")
-		b.enlistDraining("pgb-1", "write", 1)
+		wantRefused(t, f.Remove(b.Context(), "pgb-1"), "pgb-1 has a live agent")
+		b.enlistDraining("pgb-1", "write", 1) // its agent would only come back without the mark
+		wantRefused(t, f.Remove(b.Context(), "pgb-1"), "pgb-1 has a live agent")
+		b.remove(record.PoolerKey(demo, "pgb-1"))
 		for range 2 {
 			if err := f.Remove(b.Context(), "pgb-1"); err != nil {
 				t.Error(err)
@@ -314,12 +358,13 @@ func TestFleetGoesByEvidence(t *testing.T) {
 			inBubble(t, func(b *bench) {
 				b.enlist("pgb-1", "write", 1)
 				b.enlist("pgb-2", "write", 2)
+				b.register("pgb-2", Routed)
 				s := &lossy{Store: b.store, sent: sent, err: lost}
 				f := &Fleet{Path: demo, Store: s}
 				ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 				defer cancel()
-				if err := f.mark(ctx, "pgb-1", true); err != nil {
-					t.Error(err)
+				if wrote, err := f.mark(ctx, "pgb-1", true); err != nil || !wrote {
+					t.Errorf("wrote: %v, %v", wrote, err)
 				}
 				if e, _ := b.roster("pgb-1"); !e.Draining || e.Address != listens(1) {
 					t.Errorf("the entry is %+v", e)
@@ -337,6 +382,7 @@ func TestFleetGoesByEvidence(t *testing.T) {
 	inBubble(t, func(b *bench) { // for ever
 		b.enlist("pgb-1", "write", 1)
 		b.enlist("pgb-2", "write", 2)
+		b.register("pgb-2", Routed)
 		f := &Fleet{Path: demo, Store: &lossy{Store: b.store, err: dcs.ErrUnknown, times: 1 << 30}}
 		ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 		defer cancel()

@@ -42,19 +42,18 @@ func (o *Observer) Validate() error {
 	return nil
 }
 
-// View reads everything once. It is bounded by ctx and 2 s, whatever is dead; parts that did not answer are missing,
-// and Stale says why. Consoles that are slower than the rest by more than 0.5 s are not waited for.
+// View reads everything once. It is bounded by ctx and 2 s, whatever is dead; parts of the store that did not answer are
+// missing, and Stale says why. A primary that was not proven in this time is no such part. Consoles that are slower than the rest by more than 0.5 s are not waited for.
 func (o *Observer) View(ctx context.Context) View {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Second, errors.New("not confirmed within 2 s"))
 	defer cancel()
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	enough := errors.New("consoles are not waited for any longer")
 	var slow *time.Timer
 	var last View
 	for v, err := range o.watch(ctx) {
 		if err != nil {
-			if v.Stale == "" && !v.complete && !errors.Is(err, enough) {
+			if v.Stale == "" && !v.complete && (!v.answered || ctx.Err() == nil) { // else only a proof was missing
 				v.Stale = err.Error()
 			}
 			return v.View
@@ -64,7 +63,7 @@ func (o *Observer) View(ctx context.Context) View {
 			break
 		}
 		if v.complete && slow == nil {
-			slow = time.AfterFunc(500*time.Millisecond, func() { leave(enough) })
+			slow = time.AfterFunc(500*time.Millisecond, func() { leave(nil) })
 			defer slow.Stop()
 		}
 	}
@@ -72,7 +71,8 @@ func (o *Observer) View(ctx context.Context) View {
 }
 
 // Watch yields a View with each change, and at least once a second while it is stale, so that its age can be seen to
-// grow. A non-nil error is the last pair.
+// grow. Views are levels: one that says the same as the last but for its times may come at any moment. A non-nil error is
+// the last pair.
 func (o *Observer) Watch(ctx context.Context) iter.Seq2[View, error] {
 	return func(yield func(View, error) bool) {
 		for v, err := range o.watch(ctx) {
@@ -86,7 +86,8 @@ func (o *Observer) Watch(ctx context.Context) iter.Seq2[View, error] {
 // partial is a View that may not have heard from all parts yet.
 type partial struct {
 	View
-	complete bool // all but the consoles have answered
+	answered bool // the store has
+	complete bool // all but the consoles have
 	figures  bool // and so have these, or failed to
 }
 
@@ -158,7 +159,7 @@ func (o *Observer) watch(ctx context.Context) iter.Seq2[partial, error] {
 			}
 			var v partial
 			p.pools, v.figures = consoles.views()
-			v.View, v.complete = p.view(), p.complete(o.Leaders != nil)
+			v.View, v.answered, v.complete = p.view(), p.answered(), p.complete(o.Leaders != nil)
 			if ended != nil {
 				err := context.Cause(ctx)
 				if err == nil {
@@ -174,8 +175,13 @@ func (o *Observer) watch(ctx context.Context) iter.Seq2[partial, error] {
 	}
 }
 
+// answered reports whether the store has told everything that it is asked for.
+func (p *parts) answered() bool {
+	return p.theirs.Known() && p.ours.Known() && p.lead.Phase != patroni.Unknown
+}
+
 // complete reports whether the store has answered, and the source of leadership has said what it can prove.
 func (p *parts) complete(proves bool) bool {
 	proving := proves && p.lead.Phase != patroni.Writable && p.lead.Phase != patroni.Vacant
-	return p.theirs.Known() && p.ours.Known() && p.lead.Phase != patroni.Unknown && !proving
+	return p.answered() && !proving
 }

@@ -80,7 +80,15 @@ func TestViewIsBounded(t *testing.T) {
 		},
 		"nothing is proven": func(b *bench) (context.Context, string) {
 			b.leads.set(dead(proven("n1", addr1, epoch1)))
+			return b.Context(), "" // the store has told everything
+		},
+		"the source says nothing": func(b *bench) (context.Context, string) {
 			return b.Context(), "not confirmed within 2 s"
+		},
+		"the source ends": func(b *bench) (context.Context, string) {
+			b.leads.set(dead(proven("n1", addr1, epoch1)))
+			b.leads.endWith(errDead)
+			return b.Context(), errDead.Error()
 		},
 		"the caller leaves": func(b *bench) (context.Context, string) {
 			b.store.SetDown(errors.New("no quorum"))

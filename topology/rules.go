@@ -37,6 +37,7 @@ type situation struct {
 	accepted  patroni.Epoch                // an operator's word: follow this one; zero: none
 	over      string                       // whose time is over: the id of a wish
 	heard     uint64                       // the last request in Patroni's failover key whose time is over
+	heeded    uint64                       // the last one that asked for a hold
 
 	// Of the present hold; zero when not held.
 	doubt    time.Time     // a proof that began after this moment ends the hold on the same primary
@@ -55,9 +56,13 @@ func (s *situation) addr() netip.AddrPort {
 }
 
 // order says how the proven leadership stands to the route's. One that only a person can judge is newer by an
-// operator's word; one of a rebuilt store also by that of the old primary, which follows it.
+// operator's word; one of a rebuilt store also by that of the old primary, which follows it. One acquisition of the
+// leader key has one holder: proven at another address, it is where that holder has gone.
 func (s *situation) order() patroni.Order {
 	same := s.lead.Addr == s.home
+	if s.proven() && s.home.IsValid() && !same && s.lead.Epoch == s.epoch {
+		return patroni.Newer
+	}
 	if len(s.route.Hosts) == 0 || !s.home.IsValid() {
 		// No address to stay on: what does not go back may be anywhere.
 		same = same || s.lead.Epoch.Created >= s.epoch.Created

@@ -52,12 +52,16 @@ func (s *situation) operating() bool {
 }
 
 // requested: Patroni's failover key asks our primary to step down, now or at its time by this machine's clock, and no
-// hook of its node will say when. Neither a paused Patroni nor one without its store is expected to do it, and an
-// operation of ours asks by itself.
+// hook of its node will say when. A paused Patroni does it only for a named candidate, one without its store not at all,
+// and an operation of ours asks by itself. A request that is first seen when the primary is lost changes nothing: there is
+// no stop to wait for, only a loss to mend.
 func (s *situation) requested() bool {
 	l, f := &s.lead, s.lead.Failover
 	_, hooked := s.hooks[l.Member]
-	if hooked || l.Requested == 0 || l.Requested == s.heard || l.Paused || l.Stale != nil || l.Member == "" || l.Addr != s.addr() {
+	if hooked || l.Requested == 0 || l.Requested == s.heard || l.Stale != nil || l.Member == "" || l.Addr != s.addr() {
+		return false
+	}
+	if l.Paused && f.Candidate == "" || lost(s) && l.Requested != s.heeded {
 		return false
 	}
 	if s.operating() && s.operation.Phase != record.Done {

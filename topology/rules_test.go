@@ -101,7 +101,9 @@ func TestRules(t *testing.T) {
 		{"a rebuilt store", all(lead(5, "n2", addr2, rebuilt)), "moved", "", ""},
 		{"another database elsewhere", all(lead(5, "n2", addr2, foreign)), "moved", "", ""},
 		{"another database on the same address", all(lead(5, "n1", addr1, foreign)), "strange", "", ""},
-		{"the same acquisition elsewhere", all(lead(5, "n1", addr3, epoch1)), "moved", "", "renewed"},
+		{"the same acquisition elsewhere", all(lead(5, "n1", addr3, epoch1)), "newer", "newer", "newer"},
+		{"the same acquisition elsewhere, proven before the doubt", all(lead(0, "n1", addr3, epoch1)), "newer", "newer", "newer"},
+		{"the same acquisition elsewhere, not proven", all(lead(5, "n1", addr3, epoch1), unproven), "moved", "", ""},
 		{"the primary is lost", all(gone), "lost", "", ""},
 		{"the primary was never asked", all(func(s *situation) { s.lead.Phase, s.lead.Proof = patroni.Elected, patroni.Proof{} }), "", "", ""},
 		{"the primary is in recovery", all(func(s *situation) {
@@ -150,6 +152,9 @@ func TestRules(t *testing.T) {
 		{"a request to a node with a hook", all(request(patroni.Failover{Leader: "n1"}), hook("n1")), "", "", ""},
 		{"a request, and another node has a hook", all(request(patroni.Failover{Leader: "n1"}), hook("n2")), "asked", "", ""},
 		{"a request to a paused cluster", all(request(patroni.Failover{Leader: "n1"}), func(s *situation) { s.lead.Paused = true }), "", "", ""},
+		{"a request to a paused cluster that names another member", all(request(patroni.Failover{Candidate: "n2"}), func(s *situation) { s.lead.Paused = true }), "asked", "", ""},
+		{"a request, first seen when the primary is lost", all(gone, request(patroni.Failover{Leader: "n1"})), "lost", "", ""},
+		{"a request that was heeded, and the primary is lost", all(gone, request(patroni.Failover{Leader: "n1"}), func(s *situation) { s.heeded = 9 }), "asked", "", ""},
 		{"a request in an outage", all(request(patroni.Failover{Leader: "n1"}), func(s *situation) { s.lead.Stale = errDead }), "", "", ""},
 		{"a request of an operation", all(request(patroni.Failover{Leader: "n1"}), op(record.Prepare)), "", "", ""},
 		{"a request after an operation", all(request(patroni.Failover{Leader: "n1"}), op(record.Done)), "asked", "", ""},
@@ -257,7 +262,8 @@ func agentTable() string {
 
 Generated from the table in rules.go (` + "`go test ./topology -run TestAgentTable -update`" + `). In each state the first row whose condition
 holds applies; where none does, the pooler stays as it is. Trouble with the store alone is in no row. A route that fails is tried again, and
-until it succeeds the pooler is held.
+until it succeeds the pooler is held. The leadership that the route belongs to, proven at another address, counts as a newer one: its holder
+has changed its address.
 
 | state | when | the pooler is | then |
 |---|---|---|---|

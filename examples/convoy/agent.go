@@ -21,7 +21,8 @@ const consoleDSN = "PGCONVOY_CONSOLE_DSN"
 const agentUsage = `usage: convoy agent -name n -listen addr:port -config pgbouncer.ini [flags]
 
 Runs beside one PgBouncer and keeps it on the proven primary, or a read one on fresh replicas. SIGTERM or SIGINT ends
-it and leaves PgBouncer as it is: serving on the last proven route. Let a supervisor start it again when it fails.
+it and leaves PgBouncer as it is: serving on the last proven route, or held, until it is started again. Let a
+supervisor start it again when it fails.
 
 Secrets come from the environment and the files of libpq, never from the command line:
   PGCONVOY_CONSOLE_DSN  PgBouncer's admin console, one of admin_users: "postgres://admin@127.0.0.1:6432/pgbouncer".
@@ -97,7 +98,7 @@ func consoleOf(f *flag.FlagSet) (pooler.Connect, error) {
 	}
 	config, err := pgconn.ParseConfig(dsn)
 	if err != nil {
-		return nil, misuse(f, "$%s: %v", consoleDSN, err)
+		return nil, misuse(f, "$%s cannot be parsed", consoleDSN) // the parser's words may hold a password
 	}
 	return pooler.ConnectWith(config), nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/pgconvoy/pgconvoy/dcs"
+	"github.com/pgconvoy/pgconvoy/dcs/memory"
+	"github.com/pgconvoy/pgconvoy/envoyconf/xds"
 	"github.com/pgconvoy/pgconvoy/topology"
 	"github.com/pgconvoy/pgconvoy/topology/ledger"
 	"github.com/pgconvoy/pgconvoy/topology/local"
@@ -74,6 +79,88 @@ func TestSpecFile(t *testing.T) {
 	}
 	if _, err := readSpec(file); err == nil || !strings.Contains(err.Error(), "nodez") {
 		t.Errorf("an unknown field: %v, want an error that names it", err)
+	}
+}
+
+// What cannot be parsed may hold a password.
+func TestNoDSNIsEchoed(t *testing.T) {
+	const bad = "postgres://admin:hunter2@[nowhere/pgbouncer?hunter2"
+	t.Setenv(consoleDSN, bad)
+	t.Setenv(monitorDSN, bad)
+	var said bytes.Buffer
+	f := newFlags("agent", "")
+	f.SetOutput(&said)
+	_, err := consoleOf(f)
+	if !errors.Is(err, errUsage) || !strings.Contains(said.String(), "$"+consoleDSN+" cannot be parsed") || strings.Contains(said.String(), "hunter2") {
+		t.Errorf("%v, said %q", err, said.String())
+	}
+	w := where{dcs: "consul", endpoints: "127.0.0.1:1", path: "/service/demo"}
+	if _, _, err := w.find(f); err == nil || !strings.Contains(err.Error(), "$"+monitorDSN) || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A store that does not answer is the same failure for events as for a view.
+func TestEventsOfASilentStore(t *testing.T) {
+	args := []string{"view", "-events", "-dcs", "consul", "-dcs-endpoints", "127.0.0.1:1", "-path", "/service/demo"}
+	if code := run(t.Context(), args); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	store := memory.New()
+	store.SetDown(errors.New("no quorum"))
+	err := events(t.Context(), &topology.Observer{Path: "/service/demo", Store: store}, false, false)
+	if err == nil || !strings.Contains(err.Error(), "the store did not answer: ") || !strings.Contains(err.Error(), "no quorum") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestWatchShowsNews(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	v := topology.View{At: at, Confirmed: at, Poolers: []topology.PoolerView{{Name: "pgb-1", Seen: topology.Seen{At: at}}}}
+	var s shown
+	step := func(want bool, after time.Duration, change func()) {
+		t.Helper()
+		at = at.Add(after)
+		v.At, v.Leadership.At, v.Leadership.Probe.At, v.Poolers[0].Seen.At = at, at, at, at
+		change()
+		if got := s.news(v); got != want {
+			t.Errorf("%s: %v, want %v", at, got, want)
+		}
+	}
+	nothing := func() {}
+	step(true, 0, nothing)
+	step(false, time.Minute, func() { v.Confirmed = at })
+	step(true, 0, func() { v.Poolers[0].State = topology.Held })
+	step(true, time.Millisecond, func() { v.Stale = "no quorum" })
+	step(false, 500*time.Millisecond, nothing)
+	step(true, 500*time.Millisecond, nothing)
+	step(true, time.Millisecond, func() { v.Stale = "" })
+	step(false, time.Minute, nothing)
+}
+
+// The end of serving is told once.
+func TestServeEndsWithItsListener(t *testing.T) {
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	plane := &topology.ControlPlane{
+		Cluster: topology.Cluster{Path: "/service/demo", Store: memory.New()}, Name: "cp-1", Router: xds.New(xds.Config{}),
+	}
+	err = serveAt(t.Context(), listener, grpc.NewServer(), plane)
+	if err == nil || strings.Count(err.Error(), "serving at") != 1 || strings.Count(err.Error(), "closed network connection") != 1 {
+		t.Errorf("error %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if listener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := serveAt(ctx, listener, grpc.NewServer(), plane); err != nil {
+		t.Errorf("the end that was asked for: %v", err)
 	}
 }
 

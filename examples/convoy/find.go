@@ -53,7 +53,7 @@ func (w *where) find(f *flag.FlagSet) (c *topology.Coordinator, closed func(), e
 		if err != nil {
 			return nil, nil, misuse(f, "-dcs-endpoints: %v", err)
 		}
-		return coordinate(store, closed, w.path, os.Getenv(monitorDSN), client)
+		return coordinate(store, closed, w.path, os.Getenv(monitorDSN), "$"+monitorDSN, client)
 	}
 	dir := w.dir
 	if dir == "" {
@@ -81,15 +81,17 @@ func open(d local.DCS, path, dsn string, client *patroni.Client) (*topology.Coor
 	if err != nil {
 		return nil, nil, err
 	}
-	return coordinate(store, closed, path, dsn, client)
+	return coordinate(store, closed, path, dsn, "the stack's own DSN", client)
 }
 
-// coordinate closes the store itself when it fails.
-func coordinate(store dcs.Store, closed func(), path, dsn string, client *patroni.Client) (*topology.Coordinator, func(), error) {
+// coordinate closes the store itself when it fails. from says where the DSN is from.
+func coordinate(
+	store dcs.Store, closed func(), path, dsn, from string, client *patroni.Client,
+) (*topology.Coordinator, func(), error) {
 	config, err := pgconn.ParseConfig(dsn)
-	if err != nil {
+	if err != nil { // its words may hold a password
 		closed()
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%s, or what the PG* environment adds to it, cannot be parsed", from)
 	}
 	c := &topology.Coordinator{
 		Cluster: topology.Cluster{Path: path, Store: store, Prober: &patroni.SQL{Connect: patroni.Connector(config)}},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -61,19 +60,23 @@ func serve(ctx context.Context, args []string) error {
 	}
 	server := grpc.NewServer(xds.ServerOptions()...)
 	router.Register(server)
+	return serveAt(ctx, listener, server, &plane)
+}
 
+// serveAt runs a control plane and the server of its router, until ctx or one of them ends.
+func serveAt(ctx context.Context, listener net.Listener, server *grpc.Server, plane *topology.ControlPlane) error {
 	rctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	served := make(chan error, 1)
+	served := make(chan struct{})
 	go func() {
-		err := server.Serve(listener)
-		cancel(fmt.Errorf("serving at %s has ended: %w", at, err))
-		served <- err
+		defer close(served)
+		cancel(fmt.Errorf("serving at %s has ended: %w", listener.Addr(), server.Serve(listener)))
 	}()
-	err = plane.Run(rctx)
+	err := plane.Run(rctx) // the cause, where serving has ended
 	server.Stop()
+	<-served
 	if ctx.Err() != nil {
-		err = nil // the end that was asked for
+		return nil // the end that was asked for
 	}
-	return errors.Join(err, <-served)
+	return err
 }

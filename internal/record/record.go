@@ -148,12 +148,12 @@ func Encode(r Record) []byte {
 	return b
 }
 
-// Decode reads one record.
+// Decode reads one record; with an error it is the zero value.
 func Decode[T any](e dcs.Entry) (T, error) {
 	var head struct {
 		V int `json:"v"`
 	}
-	var r T
+	var r, zero T
 	if err := json.Unmarshal(e.Value, &head); err != nil {
 		return r, fmt.Errorf("%s is not a pgconvoy record: %w", e.Key, err)
 	}
@@ -161,7 +161,7 @@ func Decode[T any](e dcs.Entry) (T, error) {
 		return r, fmt.Errorf("%s has version %d; this program knows versions up to %d", e.Key, head.V, version)
 	}
 	if err := json.Unmarshal(e.Value, &r); err != nil {
-		return r, fmt.Errorf("%s: %w", e.Key, err)
+		return zero, fmt.Errorf("%s: %w", e.Key, err)
 	}
 	return r, nil
 }

@@ -68,6 +68,7 @@ func TestDecode(t *testing.T) {
 		`{"service":"write"}`:                                           "version 0",
 		`{"v":-1}`:                                                      "version -1",
 		`{"v":1,"service":7}`:                                           "service",
+		`{"v":1,"service":"write","address":7}`:                         "address",
 		`{"v":"1"}`:                                                     "not a pgconvoy record",
 		``:                                                              "not a pgconvoy record",
 		`nonsense`:                                                      "not a pgconvoy record",
@@ -77,6 +78,8 @@ func TestDecode(t *testing.T) {
 		switch {
 		case want == "" && (err != nil || r.Service != "write"):
 			t.Errorf("%s: %+v, %v", value, r, err)
+		case want != "" && r != (record.Fleet{}):
+			t.Errorf("%s: %+v with %v", value, r, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "/k/e/y")):
 			t.Errorf("%s: error %v, want %q", value, err, want)
 		}

@@ -26,6 +26,9 @@ var staticTrials = []trial{
 				age := staleness(t, s)
 				undo := s.LoseQuorum()
 				wait(t, hold(25*time.Second, 10*time.Minute))
+				if err := query(t, s.WriteDSN(), "SELECT 1"); err != nil {
+					t.Errorf("a new client without the store: %v", err) // Envoy keeps its endpoints
+				}
 				age()
 				undo()
 			})
