@@ -15,22 +15,6 @@ import (
 //
 //	go test -run '^$' -bench Switchover -benchtime 10x ./topology/topologytest
 func BenchmarkSwitchover(b *testing.B) {
-	benchmark(b, func(s *topologytest.Stack) {
-		if _, err := s.Do(b.Context(), topology.Switchover{}); err != nil {
-			b.Fatal(err)
-		}
-	})
-}
-
-// BenchmarkCrash is the same for kill -9 of the primary's postmaster.
-func BenchmarkCrash(b *testing.B) {
-	benchmark(b, func(s *topologytest.Stack) {
-		s.Kill(s.Primary())
-		s.Await(topologytest.Routed)
-	})
-}
-
-func benchmark(b *testing.B, event func(s *topologytest.Stack)) {
 	s := topologytest.Start(b, topologytest.Options{Direct: true})
 	var silences, gaps, over, failed []float64
 	lost := 0
@@ -38,7 +22,9 @@ func benchmark(b *testing.B, event func(s *topologytest.Stack)) {
 		s.Await(s.Whole)
 		l := s.Write(b, ledger.Load{})
 		l.Await(1000)
-		event(s)
+		if _, err := s.Do(b.Context(), topology.Switchover{}); err != nil {
+			b.Fatal(err)
+		}
 		l.Await(1000)
 		r := l.Stop()
 		b.Logf("\n%v", r)
