@@ -26,8 +26,7 @@ type agentRun struct {
 	reason  string
 	since   time.Time
 	err     error
-	said    string // the error that was logged last, and when: one that stays is not logged ten times a second
-	saidAt  time.Time
+	said    lately             // the error that was logged last
 	isHeld  bool               // PAUSE is in effect
 	drain   bool               // and nothing is on a server any more
 	holding context.CancelFunc // of the Hold under way; nil: none
@@ -252,11 +251,9 @@ func (r *agentRun) fail(ctx context.Context, what string, err error) {
 		return
 	}
 	r.err = fmt.Errorf("%s: %w", what, err)
-	if r.err.Error() == r.said && time.Since(r.saidAt) < time.Minute {
-		return
+	if r.said.news(r.err.Error()) {
+		r.log.WarnContext(ctx, "an action on the pooler failed; it is tried again", "action", what, "error", err)
 	}
-	r.said, r.saidAt = r.err.Error(), time.Now()
-	r.log.WarnContext(ctx, "an action on the pooler failed; it is tried again", "action", what, "error", err)
 }
 
 // enter is a change of the state or the route.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -104,4 +105,28 @@ func retry(ctx context.Context, f func(context.Context) error, failed func(error
 		}
 		pause = min(2*pause, time.Second)
 	}
+}
+
+// thisProcess names this process in records, for people.
+func thisProcess() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return fmt.Sprintf("%s:%d", host, os.Getpid())
+}
+
+// lately is what was logged last, so that trouble that stays is said once a minute and not at each attempt.
+type lately struct {
+	text string
+	at   time.Time
+}
+
+// news reports whether a text is to be logged, and keeps it in mind.
+func (l *lately) news(text string) bool {
+	if text == l.text && time.Since(l.at) < time.Minute {
+		return false
+	}
+	l.text, l.at = text, time.Now()
+	return true
 }

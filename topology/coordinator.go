@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -80,15 +79,11 @@ func (c *Coordinator) check(op Operation) (Switchover, error) {
 }
 
 func (c *Coordinator) newRun(op Switchover) *coordination {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown host"
-	}
 	id := strings.ToLower(rand.Text()[:12])
 	r := &coordination{Coordinator: c, op: op, log: c.logger().With("cluster", c.Path, "operation", id)}
 	r.rec = record.Operation{
 		ID: id, Kind: "switchover", Phase: record.Prepare, Limit: op.limit(),
-		Owner: fmt.Sprintf("%s:%d", host, os.Getpid()), Since: time.Now(),
+		Owner: thisProcess(), Since: time.Now(),
 	}
 	r.report.ID = id
 	return r

@@ -136,8 +136,7 @@ type fencingRun struct {
 	whom   patroni.Epoch
 	rest   time.Time // nothing is considered before this
 
-	said   string // the last refusal that was logged, and when
-	saidAt time.Time
+	said lately // the last refusal that was logged
 }
 
 // run asks a primary that is lost to SQL by REST, again and again, and considers to fence it when it was silent for long
@@ -164,7 +163,7 @@ func (r *fencingRun) run(ctx context.Context) {
 func (r *fencingRun) dead(ctx context.Context) (patroni.Leadership, bool) {
 	l, lost := r.level()
 	if lost.IsZero() {
-		r.silent, r.whom, r.said = time.Time{}, patroni.Epoch{}, ""
+		r.silent, r.whom, r.said = time.Time{}, patroni.Epoch{}, lately{}
 		return l, false
 	}
 	if l.Epoch != r.whom {

@@ -29,8 +29,7 @@ func (r *fencingRun) consider(ctx context.Context, l patroni.Leadership) {
 		return
 	}
 	r.rest = time.Now().Add(time.Second)
-	if err.Error() != r.said || time.Since(r.saidAt) >= time.Minute {
-		r.said, r.saidAt = err.Error(), time.Now()
+	if r.said.news(err.Error()) {
 		r.log.WarnContext(ctx, "a silent primary is not fenced", "member", l.Member, "epoch", l.Epoch.String(), "reason", err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"time"
 
@@ -48,7 +47,7 @@ func (f *Fleet) Admit(ctx context.Context, name string) error {
 // it on the roster again, as does one that starts later. To spare its clients, drain it and then stop it. Whoever is not
 // there is removed.
 func (f *Fleet) Remove(ctx context.Context, name string) error {
-	return f.edit(ctx, "Fleet.Remove", name, func(ctx context.Context, s dcs.Snapshot) error {
+	return f.editPooler(ctx, "Fleet.Remove", name, func(ctx context.Context, s dcs.Snapshot) error {
 		if _, live := s.Get(record.PoolerKey(f.Path, name)); live {
 			return &RefusedError{[]Refusal{{
 				"pooler " + name + " has a live agent, which would put it on the roster again",
@@ -90,12 +89,8 @@ func (f *Fleet) Accept(ctx context.Context, epoch patroni.Epoch) error {
 		if said, ok, _ := record.AcceptedOf(s, f.Path); ok && said.Epoch == epoch {
 			return nil
 		}
-		host, err := os.Hostname()
-		if err != nil {
-			host = "unknown host"
-		}
-		word := record.Accepted{Epoch: epoch, By: fmt.Sprintf("%s:%d", host, os.Getpid()), Since: time.Now()}
-		_, err = f.Store.Put(ctx, key, record.Encode(&word), e.Version)
+		word := record.Accepted{Epoch: epoch, By: thisProcess(), Since: time.Now()}
+		_, err := f.Store.Put(ctx, key, record.Encode(&word), e.Version)
 		return err
 	})
 }
@@ -107,7 +102,7 @@ func (f *Fleet) mark(ctx context.Context, name string, draining bool) (wrote boo
 	if draining {
 		op = "Fleet.Drain"
 	}
-	err = f.edit(ctx, op, name, func(ctx context.Context, s dcs.Snapshot) error {
+	err = f.editPooler(ctx, op, name, func(ctx context.Context, s dcs.Snapshot) error {
 		e, there := s.Get(record.FleetKey(f.Path, name))
 		if !there {
 			return &RefusedError{[]Refusal{{"there is no pooler " + name + " in the fleet of " + f.Path, "see Observer.View for those that there are"}}}
@@ -148,16 +143,22 @@ func lastOne(name, service string) error {
 	}}}
 }
 
+// editPooler is edit for one pooler.
+func (f *Fleet) editPooler(ctx context.Context, op, name string, change func(context.Context, dcs.Snapshot) error) error {
+	if err := f.Validate(); err != nil {
+		return err
+	}
+	if err := checkName(op+": the pooler's name", name); err != nil {
+		return err
+	}
+	return f.edit(ctx, op, name, change)
+}
+
 // edit does change on what the store has now, and again when somebody else was faster or an answer was lost: what there
 // is then tells what became of it.
 func (f *Fleet) edit(ctx context.Context, op, subject string, change func(context.Context, dcs.Snapshot) error) error {
 	if err := f.Validate(); err != nil {
 		return err
-	}
-	if op != "Fleet.Accept" {
-		if err := checkName(op+": the pooler's name", subject); err != nil {
-			return err
-		}
 	}
 	var unsure error // what became of the last write
 	for {
